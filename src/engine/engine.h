@@ -1,0 +1,61 @@
+// The engine: joins the TUN device, the UDP sockets and the protocol core. Data threads move packets; everything else
+// (handshakes, timers, configuration) runs on the control thread, which is whoever runs the io_context.
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "config/device.h"
+#include "crypto/aead.h"
+#include "tun/device.h"
+#include "udp/socket.h"
+
+namespace adit {
+
+struct EngineOptions {
+  UdpOptions udp;
+  std::optional<AeadBackend> aead;  // empty: the best available
+  unsigned outbound_threads = 1;    // one TUN queue each; order within a flow is kept by the kernel's flow hash
+};
+
+// What `adit status` shows beside the DeviceStatus.
+struct EngineStatus {
+  std::string interface_name;
+  bool is_up = false;
+  AeadBackend aead = AeadBackend::kSodium;
+  TunOffloads tun_offloads;
+  bool udp_gso = false;
+  bool udp_gro = false;
+  std::uint64_t degrade_count = 0;
+  std::vector<std::pair<std::string, std::uint64_t>> drops;     // by reason, only non-zero ones
+  std::vector<std::pair<std::string, std::uint64_t>> counters;  // packets, batches, handshakes, ...
+};
+
+enum class EngineEnd { kStopped, kLinkRemoved };
+
+class Engine : public DeviceControl {
+ public:
+  // Starts the data threads. From then on the engine follows the link: it binds its sockets when the link goes up and clears
+  // sessions and closes them when it goes down. `on_end` is called on the control thread, once, when the link is removed.
+  static Result<std::unique_ptr<Engine>> Start(boost::asio::io_context& control, std::unique_ptr<TunDevice> tun,
+                                               const EngineOptions& options, std::function<void(EngineEnd)> on_end);
+  ~Engine() override;  // joins the data threads and wipes all keys
+
+  DeviceStatus GetDevice() const override;
+  int SetDevice(const DeviceUpdate& update) override;
+  EngineStatus GetEngine() const;
+
+ private:
+  class Impl;
+  explicit Engine(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace adit
