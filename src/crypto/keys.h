@@ -26,7 +26,7 @@ class PrivateKey : public SecretArray<kKeyBytes> {
   using SecretArray::SecretArray;
   static PrivateKey Generate(Random& random);
   PrivateKey Clamped() const;          // all zeros stay all zeros
-  PublicKey ComputePublicKey() const;  // X25519 with the base point
+  PublicKey ComputePublicKey() const;  // X25519 with the base point; "no key" has the all-zero public key
 };
 
 // The optional preshared key. All zeros means "none" and is mixed into the handshake all the same (paper, 5.2).
