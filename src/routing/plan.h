@@ -1,0 +1,123 @@
+// The planner: a pure function from what the user wants and what the machine has to an ordered list of operations.
+//
+// Rule layout of a full tunnel (a /0 in AllowedIPs, Table = auto), B = base priority, M = mark:
+//
+//   B       fwmark M/mask lookup main                     the engine's own packets
+//   B+1     fwmark M/mask unreachable                     no uplink: ENETUNREACH, never a loop
+//   B+2     to EP ipproto udp dport P lookup main         only where strict rp_filter would drop the answers
+//   B+4     lookup TU                                     specific allowed IPs; they win over the LAN
+//   B+6...  to LAN-RANGE lookup main suppress_prefixlength 0
+//   B+14    lookup TD                                     default dev TUN, behind it an unreachable default
+//
+// The LAN follows table main without any event, a public prefix that a DHCP server pushes into main takes nothing out
+// of the tunnel, and a TUN that went away leaves "unreachable", not the uplink.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "base/address.h"
+#include "base/result.h"
+#include "routing/snapshot.h"
+
+namespace adit {
+
+enum class TableMode {
+  kAuto,    // main, or rules and two tables of ours where a default route or a covered endpoint asks for it
+  kOff,     // no routes, no rules
+  kNumber,  // the routes go into RoutingConfig::table, no rules
+};
+
+// The part of a .conf file that concerns routing. Endpoints are resolved addresses.
+struct RoutingConfig {
+  std::string interface_name;
+  std::vector<InterfaceAddress> addresses;
+  unsigned mtu = 0;  // 0: from the routes to the endpoints
+  TableMode table_mode = TableMode::kAuto;
+  std::uint32_t table = 0;               // for kNumber
+  std::uint32_t fwmark = 0;              // FwMark = ...; 0: none given, chosen where one is needed
+  std::vector<Prefix> allowed_ips;       // of all peers
+  std::vector<SocketAddress> endpoints;  // of all peers that have one
+};
+
+// One change to the kernel. Each knows how to be taken back; the `previous` fields are read by the executor just before
+// the change and are what the inverse puts back if the value is still ours by then.
+struct SetMtu {
+  std::string device;
+  std::uint32_t mtu = 0;
+  std::uint32_t previous = 0;
+  friend bool operator==(const SetMtu&, const SetMtu&) = default;
+};
+struct SetSysctl {
+  std::string key;  // with slashes
+  std::string value;
+  std::string previous;
+  friend bool operator==(const SetSysctl&, const SetSysctl&) = default;
+};
+struct AddAddress {
+  std::string device;
+  InterfaceAddress address;
+  friend bool operator==(const AddAddress&, const AddAddress&) = default;
+};
+struct LinkUp {
+  std::string device;
+  friend bool operator==(const LinkUp&, const LinkUp&) = default;
+};
+struct AddRoute {
+  Route route;
+  friend bool operator==(const AddRoute&, const AddRoute&) = default;
+};
+struct AddRule {
+  Rule rule;
+  friend bool operator==(const AddRule&, const AddRule&) = default;
+};
+using Op = std::variant<SetMtu, SetSysctl, AddAddress, LinkUp, AddRoute, AddRule>;
+
+// As `ip` or `sysctl` would be told: "ip -4 rule add pref 10500 fwmark 0x1000/0x3000 lookup main protocol kernel". A
+// known previous value follows as a comment: "ip link set dev wg0 mtu 1420 # was 1500".
+std::string ToString(const Op& op);
+// The command that takes it back, for people: "ip -4 rule del pref 10500 ...".
+std::string InverseToString(const Op& op);
+// Reads what ToString writes (the journal's form), nothing more.
+std::optional<Op> ParseOp(std::string_view text);
+
+// A question for the kernel, which the verifier asks after the plan was applied.
+enum class Expectation {
+  kNotTunnel,        // must not leave by the TUN; no route at all is fine
+  kTunnel,           // must leave by the TUN
+  kTunnelOrNothing,  // may be refused, may not leave by another device
+};
+struct RouteQuestion {
+  std::string subject;                  // "endpoint 203.0.113.10:51820", "allowed IPs 10.0.0.0/8"
+  std::vector<IpAddress> destinations;  // kTunnel holds if it holds for one of them, the others must hold for all
+  std::uint32_t mark = 0;
+  Expectation expected = Expectation::kTunnel;
+  friend bool operator==(const RouteQuestion&, const RouteQuestion&) = default;
+};
+
+struct Plan {
+  std::string interface_name;
+  unsigned mtu = 0;
+  // What the engine's UDP sockets must carry (SO_MARK) before the plan is applied; 0: none needed.
+  std::uint32_t fwmark = 0;
+  std::uint32_t fwmark_mask = 0;
+  // 0 where the plan has no rules.
+  std::uint32_t base_priority = 0;    // B
+  std::uint32_t specific_table = 0;   // TU
+  std::uint32_t catch_all_table = 0;  // TD
+  std::vector<Op> ops;                // in the order to apply; undone in reverse
+  std::vector<RouteQuestion> questions;
+  std::vector<std::string> warnings;  // sentences for the operator
+
+  std::string ToString() const;  // one op per line, as `adit check` prints it
+};
+
+// Fails where no plan can be right: a bad interface name, an MTU outside 576..65535, no free priorities or tables. The
+// interface need not exist yet (`adit check`).
+Result<Plan> MakePlan(const RoutingConfig& config, const NetSnapshot& snapshot);
+
+}  // namespace adit
