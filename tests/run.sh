@@ -38,25 +38,28 @@ asserted_in_log() { grep -ohE '^asserts( CONF-[0-9]+)+$' "$1" | grep -oE '[0-9]+
 # junit FILE SUITE: ctest's JUnit file as result lines. The reason for a skip is what GTEST_SKIP printed.
 junit() {
   awk -v suite="$2" '
+    function plain(text) {
+      gsub(/&lt;/, "<", text); gsub(/&gt;/, ">", text); gsub(/&quot;/, "\"", text); gsub(/&apos;/, "\047", text)
+      gsub(/&amp;/, "\\&", text)
+      return text
+    }
     function attribute(name,   at, rest) {
       at = index($0, " " name "=\"")
       if (!at) return ""
       rest = substr($0, at + length(name) + 3)
-      rest = substr(rest, 1, index(rest, "\"") - 1)
-      gsub(/&lt;/, "<", rest); gsub(/&gt;/, ">", rest); gsub(/&quot;/, "\"", rest); gsub(/&apos;/, "'"'"'", rest); gsub(/&amp;/, "\\&", rest)
-      return rest
+      return plain(substr(rest, 1, index(rest, "\"") - 1))
     }
-    /<testcase /                     { name = attribute("name"); status = attribute("status"); reason = ""; take = 0 }
-    /<skipped message=/              { if (status != "fail") reason = attribute("message") }
-    /<failure message=/              { reason = attribute("message") }
-    take && NF                       { reason = $0; take = 0 }
-    /: Skipped$/ && name != ""       { take = 1 }
+    /<testcase /        { name = attribute("name"); status = attribute("status"); reason = message = ""; take = 0 }
+    /<skipped message=/ { message = attribute("message") }
+    /<failure message=/ { message = attribute("message") }
+    take && NF          { reason = plain($0); take = 0 }
+    /: Skipped$/        { take = 1 }
     /<\/testcase>/ {
-      verdict = status == "run" ? "pass" : status == "fail" ? "fail" : "skip"
-      # A test that ctest could not start is no skip.
-      if (verdict == "skip" && reason ~ /not run|Unable to find|REQUIRED/) verdict = "fail"
-      print suite "\t" verdict "\t" name "\t" reason
-      name = ""
+      # "notrun" is also what a test gets that could not be started: only a skip that the test itself asked for is one.
+      if (status == "run") verdict = "pass"
+      else if (status == "disabled" || (status == "notrun" && message ~ /^SKIP_/)) verdict = "skip"
+      else verdict = "fail"
+      print suite "\t" verdict "\t" name "\t" (reason != "" ? reason : status == "disabled" ? status : message)
     }' "$1"
 }
 
