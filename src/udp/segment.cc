@@ -1,0 +1,46 @@
+#include "udp/segment.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace adit {
+namespace {
+
+// Whether `next` may follow in a run that began as `run` and whose datagrams so far all have its segment size.
+bool Extends(const SendRun& run, const OutgoingDatagram& next, std::size_t max_bytes) {
+  return run.data.data() + run.data.size() == next.data.data() && next.data.size() <= run.segment_bytes &&
+         run.data.size() + next.data.size() <= max_bytes && run.tos == next.tos && run.to == *next.to;
+}
+
+}  // namespace
+
+std::size_t MaxRunBytes(std::size_t segment_bytes, std::size_t max_segments) {
+  CHECK(segment_bytes > 0);
+  return segment_bytes * std::max<std::size_t>(1, std::min(max_segments, kMaxGsoBytes / segment_bytes));
+}
+
+void GroupDatagrams(std::span<const OutgoingDatagram> datagrams, std::size_t max_segments, std::vector<SendRun>& runs) {
+  bool open = false;  // the last run may grow
+  std::size_t max_bytes = 0;
+  for (const OutgoingDatagram& datagram : datagrams) {
+    CHECK(!datagram.data.empty());
+    if (open && Extends(runs.back(), datagram, max_bytes)) {
+      SendRun& run = runs.back();
+      run.data = Bytes(run.data.data(), run.data.size() + datagram.data.size());
+      open = datagram.data.size() == run.segment_bytes;
+      continue;
+    }
+    runs.push_back({datagram.data, datagram.data.size(), *datagram.to, datagram.tos});
+    max_bytes = MaxRunBytes(datagram.data.size(), max_segments);
+    open = true;
+  }
+}
+
+MutableBytes DatagramAt(const ReceivedRun& run, std::size_t index) {
+  const std::size_t offset = index * run.segment_bytes;
+  CHECK(offset < run.data.size());
+  return run.data.subspan(offset, std::min(run.segment_bytes, run.data.size() - offset));
+}
+
+}  // namespace adit
