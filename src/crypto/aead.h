@@ -30,13 +30,13 @@ class AeadKey {
 };
 
 // One message to seal. The plaintext is head, then body, then `padding_bytes` zeros. `out` receives ciphertext and tag
-// (head.size() + body_bytes + padding_bytes + 16 bytes) and does not overlap the input, unless head is empty and
-// out == body exactly (in place).
+// (head.size() + body_bytes + padding_bytes + 16 bytes).
 //
-// `head` lets the caller stamp a segment's headers without moving its payload. An engine that needs contiguous input
-// may write the head into the head.size() bytes in front of `body`, and zeros into the `padding_bytes` behind it (those it puts back before
-// it goes on to the next job). So REQUIRES: those bytes are writable, and what stands in front of a body
-// is not needed once the jobs before it are sealed.
+// `head` lets the caller stamp a segment's headers without moving its payload. An engine needs contiguous input, so it
+// writes the head into the head.size() bytes in front of `body`, and zeros into the `padding_bytes` behind it; those
+// behind it puts back before it goes on to the next job. REQUIRES: those bytes are writable; what stands in front of a
+// body is not needed once the jobs before it are sealed; `out` overlaps neither the input nor those bytes, unless head
+// is empty and out == body exactly (in place). `body` may be null when nothing is to be sealed but the tag.
 struct SealJob {
   Bytes head;
   std::uint8_t* body = nullptr;
@@ -61,13 +61,15 @@ enum class AeadBackend { kIpsecMb, kOpenSsl, kSodium };
 
 std::string_view Name(AeadBackend backend);  // "ipsec-mb", "openssl", "libsodium": what status shows and options take
 std::optional<AeadBackend> ParseAeadBackend(std::string_view name);
-// Those that were built in and that this CPU can run at full speed, best first; never empty.
-std::vector<AeadBackend> AvailableAeadBackends();
+// Those that were built in and that this CPU can run at full speed, best first; never empty. Without `allow_avx512`
+// none that we choose for its AVX-512 (what OpenSSL does inside is its own affair).
+std::vector<AeadBackend> AvailableAeadBackends(bool allow_avx512 = true);
 
-// Seals and opens. One per thread, used by one thread at a time; holds no packet between calls.
+// Seals and opens, without allocating. One per thread, used by one thread at a time; holds no packet between calls.
+// A key may be freed after the call: what an engine keeps of it are its bytes, not its address.
 class AeadEngine {
  public:
-  // REQUIRES: backend is available.
+  // Takes up to 10 ms (ipsec-mb tests itself). REQUIRES: InitializeCrypto() was called; AvailableAeadBackends() has it.
   static std::unique_ptr<AeadEngine> Create(AeadBackend backend);
   virtual ~AeadEngine() = default;
 

@@ -3,10 +3,12 @@
 
 #include <openssl/types.h>
 
+#include <cstring>
 #include <initializer_list>
 #include <memory>
 
 #include "base/bytes.h"
+#include "base/check.h"
 #include "crypto/aead.h"
 
 namespace adit::internal {
@@ -36,6 +38,31 @@ class AeadEngineForVectors : public AeadEngine {
   virtual bool OpenOne(const AeadKey& key, const AeadNonce& nonce, Bytes associated_data, MutableBytes sealed) = 0;
 };
 
+// REQUIRES: backend is available.
 std::unique_ptr<AeadEngineForVectors> CreateForVectors(AeadBackend backend);
+
+bool CpuRunsIpsecMb();
+std::unique_ptr<AeadEngineForVectors> MakeIpsecMbEngine();
+std::unique_ptr<AeadEngineForVectors> MakeOpenSslEngine();
+std::unique_ptr<AeadEngineForVectors> MakeSodiumEngine();
+
+// Calls seal(plaintext, out) with the job's plaintext laid out contiguously, as SealJob describes.
+template <typename Seal>
+void SealContiguously(const SealJob& job, Seal&& seal) {
+  const std::size_t size = job.plaintext_bytes();
+  if (size == 0) return seal(Bytes(), job.out);
+  CHECK(job.body != nullptr && job.padding_bytes < 16);
+  std::uint8_t* const plaintext = job.body - job.head.size();
+  if (!job.head.empty()) std::memmove(plaintext, job.head.data(), job.head.size());
+  if (job.padding_bytes == 0) return seal(Bytes(plaintext, size), job.out);
+
+  std::uint8_t* const behind = job.body + job.body_bytes;
+  ByteArray<16> saved;
+  std::memcpy(saved.data(), behind, job.padding_bytes);
+  std::memset(behind, 0, job.padding_bytes);
+  seal(Bytes(plaintext, size), job.out);
+  // In place, what stands behind the body is ciphertext now.
+  if (plaintext != job.out) std::memcpy(behind, saved.data(), job.padding_bytes);
+}
 
 }  // namespace adit::internal

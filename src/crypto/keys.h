@@ -35,8 +35,8 @@ class PresharedKey : public SecretArray<kKeyBytes> {
   using SecretArray::SecretArray;
 };
 
-// Exactly 64 hex digits, either case; exactly 44 base64 characters with one '='. Empty on anything else. Decoding does not branch on the
-// digits' values (libsodium).
+// Exactly 64 hex digits, either case; exactly 44 base64 characters with one '='. Empty on anything else. Decoding does
+// not branch on the digits' values (libsodium).
 std::optional<SecretArray<kKeyBytes>> ParseKeyHex(std::string_view text);
 std::optional<SecretArray<kKeyBytes>> ParseKeyBase64(std::string_view text);
 std::string KeyToHex(Bytes key);
