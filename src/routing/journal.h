@@ -12,11 +12,12 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/fd.h"
 #include "base/result.h"
-#include "routing/plan.h"
+#include "routing/op.h"
 
 namespace adit {
 

@@ -12,11 +12,8 @@
 #include <vector>
 
 #include "base/address.h"
-#include "base/result.h"
 
 namespace adit {
-
-class NetlinkSocket;
 
 inline constexpr std::uint32_t kMainTable = 254;     // RT_TABLE_MAIN
 inline constexpr std::uint32_t kDefaultTable = 253;  // RT_TABLE_DEFAULT
@@ -147,9 +144,5 @@ struct NetSnapshot {
   const Route* Lookup(const IpAddress& ip, std::uint32_t table, std::string_view except_device) const;
   friend bool operator==(const NetSnapshot&, const NetSnapshot&) = default;
 };
-
-// Asks the network namespace of `socket`; the sysctls are those of the calling thread's namespace, which must be the
-// same.
-Result<NetSnapshot> TakeSnapshot(NetlinkSocket& socket);
 
 }  // namespace adit

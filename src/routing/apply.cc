@@ -1,0 +1,180 @@
+#include "routing/apply.h"
+
+#include <linux/rtnetlink.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <ranges>
+
+#include "routing/links.h"
+#include "routing/sysctl.h"
+#include "routing/wire.h"
+
+namespace adit {
+namespace {
+
+// Operations that are one netlink request; the others ask and set in turn.
+bool IsRequest(const Op& op) {
+  return std::holds_alternative<AddAddress>(op) || std::holds_alternative<AddRoute>(op) ||
+         std::holds_alternative<AddRule>(op);
+}
+
+NetlinkMessage RequestFor(const Op& op, bool adding, std::uint32_t index) {
+  if (const auto* address = std::get_if<AddAddress>(&op)) {
+    return AddressMessage(adding ? RTM_NEWADDR : RTM_DELADDR, address->address, index);
+  }
+  if (const auto* route = std::get_if<AddRoute>(&op)) {
+    return RouteMessage(adding ? RTM_NEWROUTE : RTM_DELROUTE, route->route, route->route.device.empty() ? 0 : index);
+  }
+  return RuleMessage(adding ? RTM_NEWRULE : RTM_DELRULE, std::get<AddRule>(op).rule);
+}
+
+// Whether the thing dies with its link.
+bool NeedsLink(const Op& op) {
+  if (std::holds_alternative<AddRule>(op)) return false;
+  if (const auto* route = std::get_if<AddRoute>(&op)) return !route->route.device.empty();
+  return true;
+}
+
+// How the kernel says that what should be deleted is not there: route, rule, address, device, setting.
+bool MeansGone(int code) { return code == ESRCH || code == ENOENT || code == EADDRNOTAVAIL || code == ENODEV; }
+
+// `done` outcomes for those that pass `is_request`, in one go, and `single` for the rest, one after the other.
+template <typename Single>
+std::vector<Status> Perform(NetlinkSocket& socket, std::span<const Op> ops, bool adding, std::uint32_t index,
+                            Single single) {
+  std::vector<Status> outcomes;
+  outcomes.reserve(ops.size());
+  while (!ops.empty()) {
+    if (!IsRequest(ops.front())) {
+      outcomes.push_back(single(ops.front()));
+      ops = ops.subspan(1);
+      continue;
+    }
+    std::vector<NetlinkMessage> messages;
+    for (const Op& op : ops) {
+      if (!IsRequest(op)) break;
+      messages.push_back(RequestFor(op, adding, index));
+    }
+    ops = ops.subspan(messages.size());
+    std::ranges::move(socket.RequestAll(messages), std::back_inserter(outcomes));
+  }
+  return outcomes;
+}
+
+}  // namespace
+
+bool KernelTarget::LinkIsThere() {
+  const auto link = FindLink(socket_, name_);
+  return link && link->index == index_;
+}
+
+Status KernelTarget::Prepare(Op& op) {
+  if (auto* mtu = std::get_if<SetMtu>(&op)) {
+    auto link = FindLink(socket_, mtu->device);
+    if (!link) return std::unexpected(link.error());
+    mtu->previous = link->mtu;
+  }
+  if (auto* sysctl = std::get_if<SetSysctl>(&op)) {
+    auto value = ReadSysctl(sysctl->key);
+    if (!value) return std::unexpected(value.error());
+    sysctl->previous = *value;
+  }
+  return {};
+}
+
+std::vector<Status> KernelTarget::Do(std::span<const Op> ops) {
+  return Perform(socket_, ops, /*adding=*/true, index_, [this](const Op& op) { return DoSetting(op); });
+}
+
+Status KernelTarget::DoSetting(const Op& op) {
+  if (const auto* mtu = std::get_if<SetMtu>(&op)) return SetLinkMtu(socket_, mtu->device, mtu->mtu);
+  if (const auto* sysctl = std::get_if<SetSysctl>(&op)) return WriteSysctl(sysctl->key, sysctl->value);
+  return SetLinkUp(socket_, std::get<LinkUp>(op).device, true);
+}
+
+Status KernelTarget::UndoSetting(const Op& op) {
+  if (const auto* mtu = std::get_if<SetMtu>(&op)) {
+    auto link = FindLink(socket_, mtu->device);
+    if (!link || link->mtu != mtu->mtu) return {};
+    return SetLinkMtu(socket_, mtu->device, mtu->previous);
+  }
+  if (const auto* sysctl = std::get_if<SetSysctl>(&op)) {
+    const auto value = ReadSysctl(sysctl->key);
+    if (!value || *value != sysctl->value) return {};
+    return WriteSysctl(sysctl->key, sysctl->previous);
+  }
+  return SetLinkUp(socket_, std::get<LinkUp>(op).device, false);
+}
+
+std::vector<Status> KernelTarget::Undo(std::span<const Op> ops) {
+  const bool link_is_there = LinkIsThere();
+  std::vector<Op> standing;
+  std::vector<std::size_t> place;
+  for (std::size_t i = 0; i < ops.size(); ++i) {
+    if (NeedsLink(ops[i]) && !link_is_there) continue;
+    standing.push_back(ops[i]);
+    place.push_back(i);
+  }
+  std::vector<Status> outcomes(ops.size());
+  auto done = Perform(socket_, standing, /*adding=*/false, index_, [this](const Op& op) { return UndoSetting(op); });
+  for (std::size_t i = 0; i < done.size(); ++i) {
+    if (!done[i] && !MeansGone(done[i].error().code)) outcomes[place[i]] = std::move(done[i]);
+  }
+  return outcomes;
+}
+
+ApplyOutcome ApplyOps(OpTarget& target, Journal& journal, std::vector<Op>& ops) {
+  std::size_t done = 0;
+  const auto failure = [&](const Op& op, const Error& error, std::span<const Op> to_undo) {
+    ApplyOutcome outcome{FailErrno(error.code, "cannot do \"{}\": {}", ToString(op), error.message)};
+    if (Status undone = UndoOps(target, to_undo); !undone) {
+      outcome.status.error().message += "; and taking back what was done failed: " + undone.error().message;
+      outcome.something_left = true;
+    }
+    return outcome;
+  };
+
+  while (done < ops.size()) {
+    // A setting's previous value must be read after whatever came before it, so it goes alone.
+    std::size_t count = 1;
+    if (IsRequest(ops[done])) {
+      while (count < kApplyBatch && done + count < ops.size() && IsRequest(ops[done + count])) ++count;
+    }
+    const std::span batch = std::span(ops).subspan(done, count);
+    const std::span before = std::span(ops).first(done);
+    for (Op& op : batch) {
+      if (Status prepared = target.Prepare(op); !prepared) return failure(op, prepared.error(), before);
+    }
+    if (Status written = journal.WriteIntents(batch); !written) return failure(batch[0], written.error(), before);
+
+    const std::vector<Status> outcomes = target.Do(batch);
+    const auto failed = std::ranges::find_if(outcomes, [](const Status& status) { return !status; });
+    if (failed != outcomes.end()) {
+      std::vector<Op> to_undo(before.begin(), before.end());
+      for (std::size_t i = 0; i < count; ++i) {
+        if (outcomes[i]) {
+          to_undo.push_back(batch[i]);
+        } else if (Status noted = journal.WriteFailure(done + i); !noted) {
+          return failure(batch[i], noted.error(), to_undo);
+        }
+      }
+      return failure(batch[static_cast<std::size_t>(failed - outcomes.begin())], failed->error(), to_undo);
+    }
+    done += count;
+  }
+  return {};
+}
+
+Status UndoOps(OpTarget& target, std::span<const Op> ops) {
+  std::vector<Op> reversed(ops.rbegin(), ops.rend());
+  const std::vector<Status> outcomes = target.Undo(reversed);
+  for (std::size_t i = 0; i < outcomes.size(); ++i) {
+    if (outcomes[i]) continue;
+    return FailErrno(outcomes[i].error().code, "cannot do \"{}\": {}", InverseToString(reversed[i]),
+                     outcomes[i].error().message);
+  }
+  return {};
+}
+
+}  // namespace adit

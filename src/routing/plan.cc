@@ -1,0 +1,597 @@
+#include "routing/plan.h"
+
+#include <netinet/in.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <set>
+#include <string_view>
+
+#include "config/interface_name.h"
+
+namespace adit {
+namespace {
+
+// wg-quick's allowance for IPv6 + UDP + WireGuard: 40 + 8 + 32.
+constexpr unsigned kTunnelOverhead = 80;
+constexpr unsigned kUsualMtu = 1500;
+constexpr unsigned kSmallestMtu = 576;       // RFC 791: every host takes as much
+constexpr unsigned kSmallestIpv6Mtu = 1280;  // RFC 8200 §5; below it the kernel switches IPv6 off on the link
+constexpr unsigned kLargestMtu = 65535;
+
+// A rule set takes kRuleSpan priorities. Tunnels without a catch-all come before those with one, whichever was started
+// first, so that the more specific tunnel wins.
+constexpr std::uint32_t kFullBase = 10500;
+constexpr std::uint32_t kSplitBase = 10100;
+constexpr std::uint32_t kRuleSpan = 20;
+constexpr std::uint32_t kUnreachableOffset = 1;
+constexpr std::uint32_t kAnswersOffset = 2;
+constexpr std::uint32_t kSpecificOffset = 4;
+constexpr std::uint32_t kLanOffset = 6;
+constexpr std::uint32_t kCatchAllOffset = 14;
+constexpr std::uint32_t kMainPriority = 32766;
+
+// Clear of the bits that kube-proxy (0x4000, 0x8000), Cilium, Tailscale, NetBird, Mullvad and wg-quick use.
+constexpr std::uint32_t kMarkMask = 0x3000;
+constexpr std::uint32_t kMarks[] = {0x1000, 0x2000, 0x3000};
+
+constexpr std::uint32_t kSpecificTable = 30567;
+constexpr std::uint32_t kCatchAllTable = 30568;
+constexpr std::uint32_t kTablePairs = 100;
+
+// What the kernel gives its own unreachable defaults: behind every real route.
+constexpr std::uint32_t kLastMetric = 4278198272;
+constexpr std::uint32_t kIpv6Metric = 1024;  // IP6_RT_PRIO_USER; written out, so that the route can be named exactly
+
+// Bound of the questions: enough to prove each peer of a usual file, little enough to be asked each minute.
+constexpr std::size_t kMaxQuestions = 64;
+
+const std::vector<Prefix>& LanRanges() {
+  static const std::vector<Prefix> ranges = [] {
+    std::vector<Prefix> parsed;
+    for (const char* text :
+         {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "fe80::/10", "fc00::/7"}) {
+      parsed.push_back(*Prefix::Parse(text, false));
+    }
+    return parsed;
+  }();
+  return ranges;
+}
+
+Prefix DefaultOf(Family family) {
+  return Prefix(family == Family::kV6 ? IpAddress::V6(ByteArray<16>{}) : IpAddress::V4(ByteArray<4>{}), 0);
+}
+
+Family FamilyOf(const Prefix& prefix) { return adit::FamilyOf(prefix.address()); }
+const char* NameOf(Family family) { return family == Family::kV6 ? "IPv6" : "IPv4"; }
+
+bool Contains(const Prefix& outer, const Prefix& inner) {
+  return FamilyOf(outer) == FamilyOf(inner) && outer.length() <= inner.length() && outer.Contains(inner.address());
+}
+
+IpAddress FromBytes(Family family, const ByteArray<16>& bytes) {
+  return family == Family::kV6 ? IpAddress::V6(bytes) : IpAddress::V4(Bytes(bytes).first(4));
+}
+
+// `prefix`'s address with all host bits set, or with the first of them only (the middle).
+IpAddress WithHostBits(const Prefix& prefix, bool only_first) {
+  ByteArray<16> bytes{};
+  std::ranges::copy(prefix.address().bytes(), bytes.begin());
+  const unsigned bits = prefix.address().bits();
+  for (unsigned bit = prefix.length(); bit < bits; ++bit) {
+    bytes[bit / 8] = static_cast<std::uint8_t>(bytes[bit / 8] | 0x80U >> (bit % 8));
+    if (only_first) break;
+  }
+  return FromBytes(FamilyOf(prefix), bytes);
+}
+
+// The next address up; empty after the last.
+std::optional<IpAddress> Next(const IpAddress& ip) {
+  ByteArray<16> bytes{};
+  std::ranges::copy(ip.bytes(), bytes.begin());
+  for (std::size_t i = ip.bits() / 8; i-- > 0;) {
+    if (++bytes[i] != 0) return FromBytes(adit::FamilyOf(ip), bytes);
+  }
+  return std::nullopt;
+}
+
+// Whether the prefixes of `family` leave no address out, as 0.0.0.0/0 or 0.0.0.0/1 + 128.0.0.0/1. `sorted` is sorted.
+bool CoverAll(const std::vector<Prefix>& sorted, Family family) {
+  std::optional<IpAddress> uncovered = DefaultOf(family).address();
+  for (const Prefix& prefix : sorted) {
+    if (FamilyOf(prefix) != family) continue;
+    if (*uncovered < prefix.address()) return false;
+    const IpAddress last = WithHostBits(prefix, false);
+    if (last < *uncovered) continue;
+    uncovered = Next(last);
+    if (!uncovered) return true;
+  }
+  return false;
+}
+
+// A prefix that holds a whole LAN range and more must not take the LAN with it: it goes behind the LAN tiers.
+bool IsWide(const Prefix& prefix) {
+  return std::ranges::any_of(LanRanges(), [&](const Prefix& lan) { return prefix != lan && Contains(prefix, lan); });
+}
+
+// One plan in the making.
+class Planner {
+ public:
+  Planner(const RoutingConfig& config, const NetSnapshot& snapshot)
+      : config_(config), snapshot_(snapshot), device_(config.interface_name), allowed_(config.allowed_ips) {
+    std::ranges::sort(allowed_);
+    const auto duplicates = std::ranges::unique(allowed_);
+    allowed_.erase(duplicates.begin(), duplicates.end());
+  }
+
+  Result<Plan> Make() {
+    if (Status status = CheckConfig(); !status) return std::unexpected(status.error());
+    plan_.interface_name = device_;
+    plan_.fwmark = config_.fwmark;
+    plan_.fwmark_mask = config_.fwmark == 0 ? 0 : 0xffffffff;
+    PlanInterface();
+    Status routed;
+    switch (config_.table_mode) {
+      case TableMode::kOff:
+        break;
+      case TableMode::kNumber:
+        PlanRoutesInto(config_.table);
+        break;
+      case TableMode::kAuto:
+        routed = NeedsRules() ? PlanRules() : PlanMain();
+        break;
+    }
+    if (!routed) return std::unexpected(routed.error());
+    PlanQuestions();
+    return std::move(plan_);
+  }
+
+ private:
+  Status CheckConfig() const {
+    if (Status name = CheckInterfaceName(device_); !name) return name;
+    if (config_.mtu != 0 && (config_.mtu < kSmallestMtu || config_.mtu > kLargestMtu)) {
+      return FailErrno(EINVAL, "MTU {} is out of range; use {} to {}, or leave it out", config_.mtu, kSmallestMtu,
+                       kLargestMtu);
+    }
+    if (config_.table_mode == TableMode::kNumber && config_.table == 0) {
+      return FailErrno(EINVAL, "Table = 0 is no routing table; use off, auto or a number from 1");
+    }
+    return {};
+  }
+
+  // --- the interface ---------------------------------------------------------------------------------------------
+
+  void PlanInterface() {
+    const Link* link = snapshot_.FindLink(device_);
+    const bool wants_v6 = std::ranges::any_of(config_.addresses, [](const auto& a) { return a.ip.is_v6(); });
+    const int disabled = snapshot_.Sysctl(fmt::format("net/ipv6/conf/{}/disable_ipv6", device_),
+                                          snapshot_.Sysctl("net/ipv6/conf/default/disable_ipv6", 0));
+    link_has_v6_ = snapshot_.has_ipv6 && disabled == 0;
+    if (!snapshot_.has_ipv6) {
+      if (wants_v6) Warn("this kernel has no IPv6: the tunnel's IPv6 addresses and routes are left out");
+    } else if (disabled != 0) {
+      if (wants_v6) {
+        Warn(
+            "IPv6 is switched off for {} (net.ipv6.conf.*.disable_ipv6 = 1): its IPv6 addresses and routes are left "
+            "out",
+            device_);
+      }
+    }
+
+    plan_.mtu = config_.mtu != 0 ? config_.mtu : AutomaticMtu(wants_v6 && link_has_v6_);
+    if (plan_.mtu < kSmallestIpv6Mtu && link_has_v6_) {
+      link_has_v6_ = false;
+      if (wants_v6) {
+        Warn(
+            "MTU = {} is below IPv6's minimum of 1280: the tunnel's IPv6 addresses and routes are left out; set MTU = "
+            "1280 "
+            "or more to have them",
+            plan_.mtu);
+      }
+    }
+    tunnel_has_v6_ = wants_v6 && link_has_v6_;
+
+    if (link == nullptr || link->mtu != plan_.mtu) Add(SetMtu{.device = device_, .mtu = plan_.mtu});
+    // As kernel WireGuard: no link-local address of the kernel's making, so no router solicitations into the tunnel.
+    const std::string generation = fmt::format("net/ipv6/conf/{}/addr_gen_mode", device_);
+    if (link_has_v6_ && snapshot_.sysctl_is_writable && snapshot_.Sysctl(generation, 0) == 0) {
+      Add(SetSysctl{.key = generation, .value = "1", .previous = {}});
+    }
+    for (const InterfaceAddress& address : config_.addresses) {
+      if (address.ip.is_v6() && !link_has_v6_) continue;
+      const LinkAddress wanted{device_, address};
+      const Op op = AddAddress{device_, address};
+      const bool there = std::ranges::find(snapshot_.addresses, wanted) != snapshot_.addresses.end() ||
+                         std::ranges::find(plan_.ops, op) != plan_.ops.end();
+      if (!there) Add(op);
+    }
+    if (link == nullptr || !link->is_up) Add(LinkUp{device_});
+  }
+
+  // wg-quick's rule: the smallest MTU on the way to any endpoint, else the default route's, less the overhead.
+  unsigned AutomaticMtu(bool with_v6) const {
+    unsigned mtu = 0;
+    const auto consider = [&](const Route* route) {
+      if (route == nullptr) return;
+      const Link* link = snapshot_.FindLink(route->device);
+      const unsigned here = route->mtu != 0 ? route->mtu : link != nullptr ? link->mtu : 0;
+      if (here != 0 && (mtu == 0 || here < mtu)) mtu = here;
+    };
+    for (const SocketAddress& endpoint : config_.endpoints) consider(Uplink(endpoint.ip));
+    for (const Family family : {Family::kV4, Family::kV6}) {
+      if (mtu == 0) consider(Uplink(DefaultOf(family).address()));
+    }
+    if (mtu == 0) mtu = kUsualMtu;
+    const unsigned inner = mtu > kTunnelOverhead ? mtu - kTunnelOverhead : 0;
+    return std::clamp(inner, with_v6 ? kSmallestIpv6Mtu : kSmallestMtu, kLargestMtu);
+  }
+
+  // The route that a marked packet takes.
+  const Route* Uplink(const IpAddress& ip) const {
+    const Route* route = snapshot_.Lookup(ip, kMainTable, device_);
+    return route != nullptr ? route : snapshot_.Lookup(ip, kDefaultTable, device_);
+  }
+
+  // --- routes without rules --------------------------------------------------------------------------------------
+
+  bool Usable(Family family) const { return family == Family::kV4 || link_has_v6_; }
+
+  Route TunnelRoute(const Prefix& prefix, std::uint32_t table) const {
+    Route route;
+    route.destination = prefix;
+    route.table = table;
+    route.device = device_;
+    route.metric = FamilyOf(prefix) == Family::kV6 ? kIpv6Metric : 0;
+    return route;
+  }
+
+  void AddTunnelRoute(const Prefix& prefix, std::uint32_t table) {
+    const bool there = std::ranges::any_of(snapshot_.routes, [&](const Route& route) {
+      return route.device == device_ && route.table == table && route.destination == prefix;
+    });
+    if (!there) Add(AddRoute{TunnelRoute(prefix, table)});
+  }
+
+  // The longest prefixes first, so that the default, which takes most, comes last.
+  template <typename Use>
+  void ForEachAllowed(Use use) const {
+    std::vector<Prefix> ordered = allowed_;
+    std::ranges::stable_sort(ordered, std::ranges::greater(), &Prefix::length);
+    for (const Prefix& prefix : ordered) {
+      if (Usable(FamilyOf(prefix))) use(prefix);
+    }
+  }
+
+  // The kernel itself routes an address's network to its device in main.
+  bool IsConnected(const Prefix& prefix) const {
+    return std::ranges::any_of(config_.addresses, [&](const InterfaceAddress& address) {
+      return address.length < address.ip.bits() && Contains(address.network(), prefix);
+    });
+  }
+
+  void PlanRoutesInto(std::uint32_t table) {
+    ForEachAllowed([&](const Prefix& prefix) {
+      if (table != kMainTable || !IsConnected(prefix)) AddTunnelRoute(prefix, table);
+    });
+  }
+
+  Status PlanMain() {
+    PlanRoutesInto(kMainTable);
+    return {};
+  }
+
+  // --- routes with rules -----------------------------------------------------------------------------------------
+
+  // Main alone is not enough when the engine's own packets would go into the tunnel, when somebody else's route holds a
+  // place in main that we need, or when rules in front of main would hide it.
+  bool NeedsRules() {
+    if (allowed_.empty()) return false;
+    full_v4_ = CoverAll(allowed_, Family::kV4);
+    full_v6_ = CoverAll(allowed_, Family::kV6);
+    bool needed = full_v4_ || full_v6_;
+    for (const SocketAddress& endpoint : config_.endpoints) {
+      needed |= std::ranges::any_of(allowed_, [&](const Prefix& prefix) { return prefix.Contains(endpoint.ip); });
+    }
+    std::set<Prefix> taken;
+    for (const Route& route : snapshot_.routes) {
+      if (route.table == kMainTable && route.device != device_) taken.insert(route.destination);
+    }
+    for (const Prefix& prefix : allowed_) {
+      if (prefix.length() == 0 || !taken.contains(prefix)) continue;
+      Warn("{} is in AllowedIPs and is also a network of this machine (table main); the tunnel takes its packets",
+           prefix.ToString());
+      needed = true;
+    }
+    needed |= std::ranges::any_of(
+        snapshot_.rules, [&](const Rule& rule) { return rule.priority < kMainPriority && HidesTheRest(rule, 0); });
+    return needed;
+  }
+
+  // Whether no packet with `mark` gets past this rule.
+  bool HidesTheRest(const Rule& rule, std::uint32_t mark) const {
+    if (!rule.TakesEveryPacketMarked(mark)) return false;
+    if (rule.action == RuleAction::kGoto || rule.action == RuleAction::kNop) return false;
+    if (rule.action != RuleAction::kLookup) return true;
+    if (rule.suppress_prefixlength >= 0) return false;
+    return std::ranges::any_of(snapshot_.routes, [&](const Route& route) {
+      return route.table == rule.table && route.destination.length() == 0 && route.family() == rule.family &&
+             route.type != RouteType::kThrow;
+    });
+  }
+
+  Status PlanRules() {
+    ChooseMark();
+    if (Status status = ChooseTables(); !status) return status;
+
+    std::vector<Prefix> wide;
+    ForEachAllowed([&](const Prefix& prefix) {
+      if (IsWide(prefix)) {
+        wide.push_back(prefix);
+      } else {
+        specific_[Index(prefix)] = true;
+        Add(AddRoute{TunnelRoute(prefix, plan_.specific_table)});
+      }
+    });
+    // Behind each wide prefix stands the same one as unreachable: if the TUN goes away, its packets do not leave by the
+    // uplink.
+    for (const Prefix& prefix : wide) PlanUnreachable(prefix);
+    for (const Prefix& prefix : wide) {
+      if (FamilyOf(prefix) == Family::kV6 && !tunnel_has_v6_) continue;
+      Add(AddRoute{TunnelRoute(prefix, plan_.catch_all_table)});
+    }
+    PlanIpv6Guard();
+    if (full_v6_ && !full_v4_) {
+      Warn("AllowedIPs covers all of IPv6 but not of IPv4: IPv4 stays outside of the tunnel");
+    }
+    if (!catch_all_[0] && !catch_all_[1]) plan_.catch_all_table = 0;
+    if (!specific_[0] && !specific_[1]) plan_.specific_table = 0;
+
+    if (Status status = ChoosePriorities(); !status) return status;
+    WarnOfRulesBefore();
+    AddRules();
+    return {};
+  }
+
+  static std::size_t Index(const Prefix& prefix) { return FamilyOf(prefix) == Family::kV6 ? 1 : 0; }
+
+  void PlanUnreachable(const Prefix& prefix) {
+    catch_all_[Index(prefix)] = true;
+    Route route;
+    route.destination = prefix;
+    route.table = plan_.catch_all_table;
+    route.type = RouteType::kUnreachable;
+    route.metric = kLastMetric;
+    Add(AddRoute{route});
+  }
+
+  // A full tunnel must not let IPv6 out beside it, whether or not it carries any.
+  void PlanIpv6Guard() {
+    if (!full_v4_ && !full_v6_) return;
+    if (!snapshot_.has_ipv6) {
+      Warn("this kernel has no IPv6: no rules are needed to keep it in");
+      return;
+    }
+    if (full_v6_ && tunnel_has_v6_) return;
+    const bool guarded = full_v6_ && link_has_v6_;  // behind the wide prefixes
+    if (!guarded) PlanUnreachable(DefaultOf(Family::kV6));
+    Warn("the tunnel carries no IPv6: IPv6 connections are refused while it is up, so that nothing leaks");
+  }
+
+  bool IsOurs(const Rule& rule, std::uint32_t mark) const {
+    return rule.mark == mark && rule.mark_mask == kMarkMask && rule.protocol == kProtocolKernel &&
+           (rule.action == RuleAction::kUnreachable ||
+            (rule.action == RuleAction::kLookup && rule.table == kMainTable));
+  }
+
+  void ChooseMark() {
+    if (config_.fwmark != 0) return;
+    plan_.fwmark_mask = kMarkMask;
+    for (const std::uint32_t mark : kMarks) {
+      const bool taken = std::ranges::any_of(snapshot_.rules, [&](const Rule& rule) {
+        return !rule.invert && rule.mark != 0 && (mark & rule.mark_mask) == rule.mark && !IsOurs(rule, mark);
+      });
+      if (taken) continue;
+      plan_.fwmark = mark;
+      return;
+    }
+    plan_.fwmark = kMarks[0];
+    Warn("other rules use the packet mark {:#x}/{:#x}; set FwMark to a free one", kMarks[0], kMarkMask);
+  }
+
+  Status ChooseTables() {
+    std::set<std::uint32_t> used;
+    for (const Route& route : snapshot_.routes) used.insert(route.table);
+    for (const Rule& rule : snapshot_.rules) used.insert(rule.table);
+    for (std::uint32_t i = 0; i < kTablePairs; ++i) {
+      plan_.specific_table = kSpecificTable + 2 * i;
+      plan_.catch_all_table = kCatchAllTable + 2 * i;
+      if (!used.contains(plan_.specific_table) && !used.contains(plan_.catch_all_table)) return {};
+    }
+    return FailErrno(EEXIST,
+                     "all routing tables from {} to {} are in use; remove those that nobody needs (ip route show "
+                     "table all)",
+                     kSpecificTable, kSpecificTable + 2 * kTablePairs - 1);
+  }
+
+  Status ChoosePriorities() {
+    std::set<std::uint32_t> used;
+    for (const Rule& rule : snapshot_.rules) used.insert(rule.priority);
+    const bool full = catch_all_[0] || catch_all_[1];
+    const std::uint32_t end = full ? kMainPriority : kFullBase;
+    for (std::uint32_t base = full ? kFullBase : kSplitBase; base + kRuleSpan <= end; base += kRuleSpan) {
+      const auto next = used.lower_bound(base);
+      if (next != used.end() && *next <= base + kCatchAllOffset) continue;
+      plan_.base_priority = base;
+      return {};
+    }
+    return FailErrno(EEXIST, "no {} free rule priorities in a row; remove rules that nobody needs (ip rule)",
+                     kRuleSpan);
+  }
+
+  void WarnOfRulesBefore() {
+    for (const Rule& rule : snapshot_.rules) {
+      if (rule.priority >= plan_.base_priority) continue;
+      const bool to_main = rule.action == RuleAction::kLookup && rule.table == kMainTable;
+      if (!to_main && HidesTheRest(rule, plan_.fwmark)) {
+        Warn("the {} rule \"{}\" comes before ours and takes the tunnel's own packets", NameOf(rule.family),
+             rule.ToString());
+      } else if (!to_main && HidesTheRest(rule, 0)) {
+        Warn("the {} rule \"{}\" comes before ours and takes the packets meant for the tunnel", NameOf(rule.family),
+             rule.ToString());
+      }
+    }
+    for (const SocketAddress& endpoint : config_.endpoints) {
+      if (endpoint.ip.is_v6() && !snapshot_.has_ipv6) {
+        Warn("endpoint {}: this kernel has no IPv6", endpoint.ToString());
+      } else if (snapshot_.Lookup(endpoint.ip, kMainTable, device_) == nullptr) {
+        Warn("endpoint {}: table main has no route to it at present", endpoint.ToString());
+      }
+    }
+  }
+
+  Rule RuleAt(Family family, std::uint32_t offset) const {
+    Rule rule;
+    rule.family = family;
+    rule.priority = plan_.base_priority + offset;
+    return rule;
+  }
+
+  void AddRules() {
+    std::vector<Rule> rules;
+    for (const Family family : {Family::kV4, Family::kV6}) {
+      if (family == Family::kV6 && !snapshot_.has_ipv6) continue;
+      const std::size_t f = family == Family::kV6 ? 1 : 0;
+
+      Rule engine = RuleAt(family, 0);
+      engine.mark = plan_.fwmark;
+      engine.mark_mask = plan_.fwmark_mask;
+      engine.table = kMainTable;
+      rules.push_back(engine);
+      engine.priority += kUnreachableOffset;
+      engine.action = RuleAction::kUnreachable;
+      engine.table = 0;
+      rules.push_back(engine);
+
+      if (specific_[f]) {
+        Rule specific = RuleAt(family, kSpecificOffset);
+        specific.table = plan_.specific_table;
+        rules.push_back(specific);
+      }
+      if (catch_all_[f]) {
+        for (std::uint32_t i = 0; i < LanRanges().size(); ++i) {
+          if (FamilyOf(LanRanges()[i]) != family) continue;
+          Rule lan = RuleAt(family, kLanOffset + i);
+          lan.destination = LanRanges()[i];
+          lan.table = kMainTable;
+          lan.suppress_prefixlength = 0;
+          rules.push_back(lan);
+        }
+        Rule rest = RuleAt(family, kCatchAllOffset);
+        rest.table = plan_.catch_all_table;
+        rules.push_back(rest);
+      }
+    }
+    for (const SocketAddress& endpoint : config_.endpoints) {
+      if (!StrictFilterDropsAnswersOf(endpoint)) continue;
+      Rule answers = RuleAt(Family::kV4, kAnswersOffset);
+      answers.destination = Prefix(endpoint.ip, endpoint.ip.bits());
+      answers.ip_protocol = IPPROTO_UDP;
+      answers.destination_ports = PortRange{endpoint.port, endpoint.port};
+      answers.table = kMainTable;
+      if (std::ranges::find(rules, answers) == rules.end()) rules.push_back(answers);
+    }
+    std::ranges::stable_sort(rules, {}, &Rule::priority);
+    for (const Rule& rule : rules) Add(AddRule{rule});
+  }
+
+  // rp_filter = 1 asks where an unmarked packet to the endpoint would go (the answer carries no mark): into the tunnel,
+  // so the answer is dropped. The kernel has such a filter for IPv4 only.
+  bool StrictFilterDropsAnswersOf(const SocketAddress& endpoint) const {
+    if (endpoint.ip.is_v6() || endpoint.port == 0) return false;
+    const Route* uplink = Uplink(endpoint.ip);
+    const int all = snapshot_.Sysctl("net/ipv4/conf/all/rp_filter", 0);
+    const int own = uplink == nullptr ? snapshot_.Sysctl("net/ipv4/conf/default/rp_filter", 0)
+                                      : snapshot_.Sysctl(fmt::format("net/ipv4/conf/{}/rp_filter", uplink->device), 0);
+    return std::max(all, own) == 1;
+  }
+
+  // --- questions -------------------------------------------------------------------------------------------------
+
+  void PlanQuestions() {
+    for (const SocketAddress& endpoint : config_.endpoints) {
+      if (endpoint.ip.is_v6() && !snapshot_.has_ipv6) continue;
+      if (plan_.questions.size() == kMaxQuestions) return;
+      if (config_.table_mode == TableMode::kOff) return;
+      plan_.questions.push_back(
+          {"endpoint " + endpoint.ToString(), {endpoint.ip}, plan_.fwmark, Expectation::kNotTunnel});
+    }
+    if (config_.table_mode != TableMode::kAuto) return;
+    if (catch_all_[1] && !(full_v6_ && tunnel_has_v6_)) {
+      plan_.questions.push_back(
+          {"IPv6 beside the tunnel", {*IpAddress::Parse("2001:db8::1")}, 0, Expectation::kTunnelOrNothing});
+    }
+    for (const Prefix& prefix : allowed_) {
+      if (plan_.questions.size() >= kMaxQuestions) return;
+      if (!Usable(FamilyOf(prefix)) || prefix.address().is_multicast()) continue;
+      if (FamilyOf(prefix) == Family::kV6 && IsWide(prefix) && !tunnel_has_v6_) continue;
+      std::vector<IpAddress> samples = Samples(prefix);
+      if (samples.empty()) continue;
+      plan_.questions.push_back({"allowed IPs " + prefix.ToString(), std::move(samples), 0, Expectation::kTunnel});
+    }
+  }
+
+  // Some addresses inside; of wide ones from the ranges for documentation, which no LAN uses. Not our own: those are
+  // local.
+  std::vector<IpAddress> Samples(const Prefix& prefix) const {
+    std::vector<IpAddress> candidates;
+    for (const char* text : {"198.51.100.1", "203.0.113.1", "2001:db8::1"}) {
+      const IpAddress ip = *IpAddress::Parse(text);
+      if (IsWide(prefix) && prefix.Contains(ip)) candidates.push_back(ip);
+    }
+    if (prefix.length() == prefix.address().bits()) {
+      candidates.push_back(prefix.address());
+    } else {
+      if (const auto first = Next(prefix.address())) candidates.push_back(*first);
+      candidates.push_back(WithHostBits(prefix, true));
+    }
+    std::erase_if(candidates, [&](const IpAddress& ip) {
+      const auto is = [&](const InterfaceAddress& address) { return address.ip == ip; };
+      return !prefix.Contains(ip) || std::ranges::any_of(config_.addresses, is) ||
+             std::ranges::any_of(snapshot_.addresses, [&](const LinkAddress& own) { return is(own.address); });
+    });
+    return candidates;
+  }
+
+  void Add(Op op) { plan_.ops.push_back(std::move(op)); }
+
+  template <typename... Args>
+  void Warn(fmt::format_string<Args...> format, Args&&... args) {
+    plan_.warnings.push_back(fmt::format(format, std::forward<Args>(args)...));
+  }
+
+  const RoutingConfig& config_;
+  const NetSnapshot& snapshot_;
+  const std::string& device_;
+  std::vector<Prefix> allowed_;  // sorted, each once
+  Plan plan_;
+  bool link_has_v6_ = false;    // the TUN can carry IPv6 addresses and routes
+  bool tunnel_has_v6_ = false;  // and gets at least one address
+  bool full_v4_ = false;
+  bool full_v6_ = false;
+  bool specific_[2] = {};   // by family: something is in TU
+  bool catch_all_[2] = {};  // by family: something is in TD
+};
+
+}  // namespace
+
+std::string Plan::ToString() const {
+  std::string text;
+  for (const Op& op : ops) text += adit::ToString(op) + "\n";
+  return text;
+}
+
+Result<Plan> MakePlan(const RoutingConfig& config, const NetSnapshot& snapshot) {
+  return Planner(config, snapshot).Make();
+}
+
+}  // namespace adit

@@ -1,0 +1,31 @@
+// The verifier: asks the kernel where packets would go (RTM_GETROUTE), instead of trusting that what was applied does
+// what was meant.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "routing/netlink.h"
+#include "routing/plan.h"
+
+namespace adit {
+
+struct RouteAnswer {
+  int refusal = 0;     // errno: ENETUNREACH, EHOSTUNREACH, EACCES, EINVAL; 0 if there is a route
+  std::string device;  // the one it would leave by
+  std::uint32_t table = 0;
+  IpAddress source;
+};
+
+// Where a locally made packet to `destination` with `mark` would go. Fails only if the kernel could not be asked.
+Result<RouteAnswer> AskRoute(NetlinkSocket& socket, const IpAddress& destination, std::uint32_t mark);
+
+struct Findings {
+  std::vector<std::string> sentences;  // one for each expectation that does not hold
+  bool loops = false;                  // one of them is an endpoint that would be reached through its own tunnel
+};
+Result<Findings> VerifyPlan(NetlinkSocket& socket, const Plan& plan);
+
+}  // namespace adit
