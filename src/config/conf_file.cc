@@ -309,9 +309,8 @@ void ConfParser::ReadComment(std::string_view comment) {
 }
 
 Status ConfParser::RefuseUnknownKey(std::string_view key) const {
-  // Longer than any name of ours: perhaps a base64 key on a line of its own, which also has a "=".
-  constexpr std::size_t kMaxShownKeyBytes = 24;
-  if (key.empty() || key.size() > kMaxShownKeyBytes) {
+  constexpr std::size_t kMaxKeyBytes = 40;  // twice the longest of ours: what is longer is compared with none
+  if (key.empty() || key.size() > kMaxKeyBytes) {
     return Fail("unknown key: a line is KEY = VALUE, such as \"Address = 10.0.0.2/32\"");
   }
   const auto distance = [key](const KeyRule& rule) { return EditDistance(rule.name, key); };

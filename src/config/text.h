@@ -24,8 +24,8 @@ constexpr std::string_view Trim(std::string_view text) {
 std::string Lowercase(std::string_view text);
 bool EqualIgnoringCase(std::string_view a, std::string_view b);
 
-// In double quotes, shortened to 64 characters and without control characters: fit for a log or a terminal. Not for
-// values that may be keys.
+// In double quotes, shortened to 64 characters and without control characters: fit for a log or a terminal. A text that
+// holds what could be a misplaced key, or most of one, is described and not shown.
 std::string Quoted(std::string_view text);
 
 // Decimal digits only: no sign, no blanks, no prefix. Empty on anything else and when T cannot hold it.

@@ -49,12 +49,6 @@ std::pair<std::string_view, std::string_view> SplitAtEquals(std::string_view lin
   return {line.substr(0, equals), equals == line.npos ? std::string_view() : line.substr(equals + 1)};
 }
 
-// A name from the client, for the log. Anything longer than our longest key may be a misplaced secret.
-std::string ShownKey(std::string_view key) {
-  constexpr std::size_t kLongestKeyBytes = 29;  // persistent_keepalive_interval
-  return key.size() <= kLongestKeyBytes ? Quoted(key) : fmt::format("of {} characters", key.size());
-}
-
 void AppendKey(SecretText& out, std::string_view name, Bytes key) {
   std::string hex = KeyToHex(key);
   fmt::format_to(std::back_inserter(out), "{}={}\n", name, hex);
@@ -114,7 +108,7 @@ Status UapiParser::ParseDeviceKey(std::string_view key, std::string_view value) 
     update_.replace_peers = true;
     return ExpectTrue(key, value);
   }
-  return FailErrno(EINVAL, "key {} is unknown, or has no public_key before it", ShownKey(key));
+  return FailErrno(EINVAL, "key {} is unknown, or has no public_key before it", Quoted(key));
 }
 
 Status UapiParser::ParsePeerKey(PeerUpdate& peer, std::string_view key, std::string_view value) {
@@ -157,7 +151,7 @@ Status UapiParser::ParsePeerKey(PeerUpdate& peer, std::string_view key, std::str
     if (value != "1") return BadValue(key, "the only version is 1");
     return {};
   }
-  return FailErrno(EINVAL, "key {} is unknown, or does not belong after public_key", ShownKey(key));
+  return FailErrno(EINVAL, "key {} is unknown, or does not belong after public_key", Quoted(key));
 }
 
 Result<DeviceUpdate> ParseUapiSet(std::string_view lines, InterfaceIndex interface_index) {
@@ -350,7 +344,7 @@ Result<DeviceStatus> ParseUapiGet(std::string_view answer) {
       return FailErrno(static_cast<int>(code.value_or(EPROTO)), "the device answered with errno {}", Quoted(value));
     }
     if (!ReadStatusLine(status, key, value)) {
-      return FailErrno(EPROTO, "line {} of the device's answer: bad value of {}", line_number, ShownKey(key));
+      return FailErrno(EPROTO, "line {} of the device's answer: bad value of {}", line_number, Quoted(key));
     }
   }
   return FailErrno(EPROTO, "the device's answer ends without an errno line");
