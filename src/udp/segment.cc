@@ -7,32 +7,33 @@
 namespace adit {
 namespace {
 
-// Whether `next` may follow in a run that began as `run` and whose datagrams so far all have its segment size.
-bool Extends(const SendRun& run, const OutgoingDatagram& next, std::size_t max_bytes) {
+// Whether `next` may follow in `run`, whose datagrams so far all have its segment size.
+bool Extends(const SendRun& run, const OutgoingDatagram& next, std::size_t max_segments) {
+  const std::size_t bytes = run.data.size() + next.data.size();
   return run.data.data() + run.data.size() == next.data.data() && next.data.size() <= run.segment_bytes &&
-         run.data.size() + next.data.size() <= max_bytes && run.tos == next.tos && run.to == *next.to;
+         RunBytes(bytes, run.segment_bytes, max_segments) == bytes && run.tos == next.tos && run.to == *next.to;
 }
 
 }  // namespace
 
-std::size_t MaxRunBytes(std::size_t segment_bytes, std::size_t max_segments) {
+std::size_t RunBytes(std::size_t bytes, std::size_t segment_bytes, std::size_t max_segments) {
   CHECK(segment_bytes > 0);
-  return segment_bytes * std::max<std::size_t>(1, std::min(max_segments, kMaxGsoBytes / segment_bytes));
+  if (bytes <= kMaxGsoBytes && bytes <= segment_bytes * max_segments) return bytes;
+  return std::min(bytes,
+                  segment_bytes * std::max<std::size_t>(1, std::min(max_segments, kMaxGsoBytes / segment_bytes)));
 }
 
 void GroupDatagrams(std::span<const OutgoingDatagram> datagrams, std::size_t max_segments, std::vector<SendRun>& runs) {
   bool open = false;  // the last run may grow
-  std::size_t max_bytes = 0;
   for (const OutgoingDatagram& datagram : datagrams) {
     CHECK(!datagram.data.empty());
-    if (open && Extends(runs.back(), datagram, max_bytes)) {
+    if (open && Extends(runs.back(), datagram, max_segments)) {
       SendRun& run = runs.back();
       run.data = Bytes(run.data.data(), run.data.size() + datagram.data.size());
       open = datagram.data.size() == run.segment_bytes;
       continue;
     }
     runs.push_back({datagram.data, datagram.data.size(), *datagram.to, datagram.tos});
-    max_bytes = MaxRunBytes(datagram.data.size(), max_segments);
     open = true;
   }
 }

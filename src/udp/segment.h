@@ -50,8 +50,9 @@ struct OutgoingDatagram {
 // above, with `max_segments` in the place of the second.
 void GroupDatagrams(std::span<const OutgoingDatagram> datagrams, std::size_t max_segments, std::vector<SendRun>& runs);
 
-// The bytes of the longest run of `segment_bytes`-sized datagrams, a multiple of it and at least one of them.
-std::size_t MaxRunBytes(std::size_t segment_bytes, std::size_t max_segments);
+// How many of the next `bytes`, cut every `segment_bytes`, one run can carry: all of them, or whole datagrams, at least
+// one. REQUIRES: segment_bytes > 0.
+std::size_t RunBytes(std::size_t bytes, std::size_t segment_bytes, std::size_t max_segments);
 
 // How many datagrams a run of `bytes` holds. REQUIRES: segment_bytes > 0.
 constexpr std::size_t DatagramCount(std::size_t bytes, std::size_t segment_bytes) {

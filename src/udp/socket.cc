@@ -78,8 +78,8 @@ SendErrorRule RuleFor(int error) {
   return rule != std::end(kSendErrorRules) ? *rule : SendErrorRule{.error = error, .action = SendAction::kDropMessage};
 }
 
-// How the message at the head of the queue is sent. Each step leaves out a suspect.
-enum class Attempt { kAsAsked, kWithoutSource, kFewerSegments, kWithoutGso, kWithoutBoth };
+// How much of UDP_SEGMENT the message at the head of the queue is tried with.
+enum class GsoAttempt { kAsAsked, kFewerSegments, kOff };
 
 // One message for the kernel with everything it reads for it. It lives on the stack of one Send(), and no two messages
 // share a destination: one that is reused or pooled sends to the wrong peer as soon as two threads or two families
@@ -160,9 +160,6 @@ class UdpSockets::SendCall {
   // A bound for what should not happen twice.
   static constexpr int kMaxRepeats = 8;
 
-  bool leaves_out_source() const { return attempt_ == Attempt::kWithoutSource || attempt_ == Attempt::kWithoutBoth; }
-  bool leaves_out_gso() const { return attempt_ == Attempt::kWithoutGso || attempt_ == Attempt::kWithoutBoth; }
-
   void NextRun() {
     ++run_;
     offset_ = 0;
@@ -171,7 +168,8 @@ class UdpSockets::SendCall {
   }
 
   void NextMessage() {
-    attempt_ = Attempt::kAsAsked;
+    without_source_ = false;
+    gso_ = GsoAttempt::kAsAsked;
     waited_ = false;
     repeats_ = 0;
   }
@@ -196,13 +194,13 @@ class UdpSockets::SendCall {
   std::size_t FillFrom(std::size_t run_index, bool is_head, std::size_t count) {
     const SendRun& run = runs_[run_index];
     CHECK(run.segment_bytes > 0);
-    const bool with_source = HasUsableSource(run.to) && !(is_head && (source_refused_ || leaves_out_source()));
-    const bool with_gso = sockets_.MaySegment(run, now_) && !(is_head && leaves_out_gso());
+    const bool with_source = HasUsableSource(run.to) && !(is_head && (source_refused_ || without_source_));
+    const bool with_gso = sockets_.MaySegment(run, now_) && !(is_head && gso_ == GsoAttempt::kOff);
     const std::size_t max_segments =
-        is_head && attempt_ == Attempt::kFewerSegments ? kMinGsoSegments : sockets_.max_gso_segments();
-    const std::size_t max_bytes = with_gso ? MaxRunBytes(run.segment_bytes, max_segments) : run.segment_bytes;
+        is_head && gso_ == GsoAttempt::kFewerSegments ? kMinGsoSegments : sockets_.max_gso_segments();
     for (std::size_t offset = is_head ? offset_ : 0; offset < run.data.size() && count < kMaxMessages; ++count) {
-      const Bytes data = run.data.subspan(offset, std::min(max_bytes, run.data.size() - offset));
+      const Bytes data =
+          run.data.subspan(offset, RunBytes(run.data.size() - offset, run.segment_bytes, with_gso ? max_segments : 1));
       FillMessage(messages_[count], headers_[count].msg_hdr, run, data, with_source);
       offset += data.size();
     }
@@ -255,12 +253,12 @@ class UdpSockets::SendCall {
 
   // The head passed: whatever was left out of it is what the kernel had refused.
   void Convict() {
-    if (leaves_out_source()) {
+    if (without_source_) {
       source_refused_ = true;
       outcomes_[run_].clear_source = true;
     }
-    if (attempt_ == Attempt::kFewerSegments) sockets_.ManySegmentsRefused();
-    if (leaves_out_gso()) {
+    if (gso_ == GsoAttempt::kFewerSegments) sockets_.ManySegmentsRefused();
+    if (gso_ == GsoAttempt::kOff) {
       if (gso_error_ == EMSGSIZE) {
         sockets_.GsoRefusedOnPath(runs_[run_], now_);
       } else {
@@ -302,25 +300,26 @@ class UdpSockets::SendCall {
     return patient_;
   }
 
-  // Takes the next step that leaves out something `rule` suspects. False if none is left.
+  // Leaves out the next thing that `rule` suspects: first the source, then more of UDP_SEGMENT with the source back in.
+  // False if all of them were left out.
   bool NextAttempt(const SendErrorRule& rule) {
-    if (attempt_ == Attempt::kAsAsked) {
+    if (!without_source_ && gso_ == GsoAttempt::kAsAsked) {
       asked_segments_ = messages_[0].segments;
       asked_source_ = HasUsableSource(runs_[run_].to) && !source_refused_;
     }
-    const bool suspect_gso = asked_segments_ > 1 && (rule.gso || rule.path);
-    if (attempt_ < Attempt::kWithoutSource && rule.source && asked_source_) {
-      attempt_ = Attempt::kWithoutSource;
-    } else if (attempt_ < Attempt::kFewerSegments && rule.segments && asked_segments_ > kMinGsoSegments) {
-      attempt_ = Attempt::kFewerSegments;
-    } else if (attempt_ < Attempt::kWithoutGso && suspect_gso) {
-      attempt_ = Attempt::kWithoutGso;
+    if (rule.source && asked_source_ && !without_source_) {
+      without_source_ = true;
+      return true;
+    }
+    if (rule.segments && asked_segments_ > kMinGsoSegments && gso_ == GsoAttempt::kAsAsked) {
+      gso_ = GsoAttempt::kFewerSegments;
+    } else if ((rule.gso || rule.path) && asked_segments_ > 1 && gso_ != GsoAttempt::kOff) {
+      gso_ = GsoAttempt::kOff;
       gso_error_ = rule.error;
-    } else if (attempt_ == Attempt::kWithoutGso && rule.source && asked_source_) {
-      attempt_ = Attempt::kWithoutBoth;
     } else {
       return false;
     }
+    without_source_ = false;
     return true;
   }
 
@@ -336,8 +335,9 @@ class UdpSockets::SendCall {
 
   // Of the run at the position.
   bool source_refused_ = false;
-  // Of the message at the position.
-  Attempt attempt_ = Attempt::kAsAsked;
+  // Of the message at the position: what is left out of it, and what it was asked with.
+  bool without_source_ = false;
+  GsoAttempt gso_ = GsoAttempt::kAsAsked;
   std::size_t asked_segments_ = 0;
   bool asked_source_ = false;
   int gso_error_ = 0;
