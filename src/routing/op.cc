@@ -213,7 +213,7 @@ std::optional<Op> ParseOp(std::string_view text) {
     } else if (words.Take("rule") && words.Take("add")) {
       op = AddRule{ParseRule(words, family)};
     } else if (words.Take("address") && words.Take("add")) {
-      const auto address = InterfaceAddress::Parse(words.Next());
+      const auto address = ParseInterfaceAddress(words.Next());
       if (!address || !words.Take("dev")) return std::nullopt;
       op = AddAddress{std::string(words.Next()), *address};
     }

@@ -265,7 +265,7 @@ class Planner {
   // The kernel itself routes an address's network to its device in main.
   bool IsConnected(const Prefix& prefix) const {
     return std::ranges::any_of(config_.addresses, [&](const InterfaceAddress& address) {
-      return address.length < address.ip.bits() && Contains(address.network(), prefix);
+      return address.prefix_length < address.ip.bits() && Contains(Prefix(address.ip, address.prefix_length), prefix);
     });
   }
 

@@ -67,18 +67,16 @@ bool IsAll(const std::optional<Prefix>& prefix) { return !prefix || prefix->leng
 
 }  // namespace
 
-std::string InterfaceAddress::ToString() const { return fmt::format("{}/{}", ip.ToString(), length); }
-
-std::optional<InterfaceAddress> InterfaceAddress::Parse(std::string_view text) {
+std::optional<InterfaceAddress> ParseInterfaceAddress(std::string_view text) {
   const auto slash = text.find('/');
   const auto ip = IpAddress::Parse(text.substr(0, slash));
   if (!ip) return std::nullopt;
-  InterfaceAddress address{*ip, static_cast<std::uint8_t>(ip->bits())};
+  InterfaceAddress address{.ip = *ip, .prefix_length = ip->bits()};
   if (slash != std::string_view::npos) {
-    const std::string_view digits = text.substr(slash + 1);
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), address.length);
-    if (error != std::errc() || end != digits.data() + digits.size() || address.length > ip->bits())
-      return std::nullopt;
+    const char* digits = text.data() + slash + 1;
+    const char* end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(digits, end, address.prefix_length);
+    if (error != std::errc() || stop != end || address.prefix_length > ip->bits()) return std::nullopt;
   }
   return address;
 }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/address.h"
+#include "config/conf_file.h"
 
 namespace adit {
 
@@ -21,17 +22,8 @@ inline constexpr std::uint32_t kDefaultTable = 253;  // RT_TABLE_DEFAULT
 enum class Family : std::uint8_t { kV4, kV6 };
 inline Family FamilyOf(const IpAddress& ip) { return ip.is_v6() ? Family::kV6 : Family::kV4; }
 
-// An interface's own address and the length of its network; unlike a Prefix it keeps its host bits ("10.0.0.2/24").
-struct InterfaceAddress {
-  IpAddress ip;
-  std::uint8_t length = 0;
-
-  Prefix network() const { return Prefix(ip, length); }
-  std::string ToString() const;
-  // "ip/len", or "ip" for a single address (/32, /128).
-  static std::optional<InterfaceAddress> Parse(std::string_view text);
-  friend auto operator<=>(const InterfaceAddress&, const InterfaceAddress&) = default;
-};
+// "ip/len", or "ip" for a single address.
+std::optional<InterfaceAddress> ParseInterfaceAddress(std::string_view text);
 
 struct Link {
   std::uint32_t index = 0;

@@ -43,7 +43,7 @@ void PutPorts(NetlinkMessage& message, int attribute, const std::optional<PortRa
 NetlinkMessage AddressMessage(std::uint16_t type, const InterfaceAddress& address, std::uint32_t index) {
   ifaddrmsg header{};
   header.ifa_family = FamilyNumber(FamilyOf(address.ip));
-  header.ifa_prefixlen = address.length;
+  header.ifa_prefixlen = static_cast<std::uint8_t>(address.prefix_length);
   header.ifa_index = index;
   header.ifa_scope = address.ip.is_v6_link_local() ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE;
   const bool adding = type == RTM_NEWADDR;
