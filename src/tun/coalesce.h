@@ -31,8 +31,8 @@ namespace adit {
 
 // One write to the TUN: the virtio header, then the packet's ranges.
 struct TunWrite {
-  VirtioHeader header;
-  std::vector<iovec> parts;      // the packet, without the virtio header
+  VirtioHeader header{};
+  std::vector<iovec> parts{};    // the packet, without the virtio header
   std::size_t packet_count = 1;  // how many inner packets it carries
   std::size_t bytes = 0;         // sum of parts
 };

@@ -12,7 +12,7 @@ inline constexpr std::uint8_t kVirtioDataValid = 2;      // VIRTIO_NET_HDR_F_DAT
 inline constexpr std::uint8_t kVirtioGsoNone = 0;
 inline constexpr std::uint8_t kVirtioGsoTcp4 = 1;
 inline constexpr std::uint8_t kVirtioGsoTcp6 = 4;
-inline constexpr std::uint8_t kVirtioGsoUdpL4 = 5;  // USO: UDP payload cut into gso_size pieces
+inline constexpr std::uint8_t kVirtioGsoUdpL4 = 5;   // USO: UDP payload cut into gso_size pieces
 inline constexpr std::uint8_t kVirtioGsoEcn = 0x80;  // flag beside Tcp4/Tcp6
 
 // struct virtio_net_hdr, in host byte order as Linux has it by default on a TUN.
