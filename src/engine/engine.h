@@ -15,6 +15,7 @@
 #include "config/device.h"
 #include "crypto/aead.h"
 #include "tun/device.h"
+#include "tunnel/limits.h"
 #include "udp/socket.h"
 
 namespace adit {
@@ -22,7 +23,7 @@ namespace adit {
 struct EngineOptions {
   UdpOptions udp;
   std::optional<AeadBackend> aead;  // empty: the best available
-  unsigned outbound_threads = 1;    // one TUN queue each; order within a flow is kept by the kernel's flow hash
+  ProtocolLimits limits;            // lowered by tests, so that a rekey takes seconds
 };
 
 // What `adit status` shows beside the DeviceStatus.
@@ -42,7 +43,7 @@ enum class EngineEnd { kStopped, kLinkRemoved };
 
 class Engine : public DeviceControl {
  public:
-  // Starts the data threads. From then on the engine follows the link: it binds its sockets when the link goes up and clears
+  // Starts the data threads: one for each TUN queue outbound, one inbound. From then on the engine follows the link: it binds its sockets when the link goes up and clears
   // sessions and closes them when it goes down. `on_end` is called on the control thread, once, when the link is removed.
   static Result<std::unique_ptr<Engine>> Start(boost::asio::io_context& control, std::unique_ptr<TunDevice> tun,
                                                const EngineOptions& options, std::function<void(EngineEnd)> on_end);

@@ -29,7 +29,7 @@ class ReplayWindow {
     } else if (greatest_ - counter > kReplayWindowUsable) {
       return false;
     }
-    const std::uint64_t bit = std::uint64_t{1} << counter % kWordBits;
+    const std::uint64_t bit = std::uint64_t{1} << (counter % kWordBits);
     std::uint64_t& bits = ring_[word % kWords];
     const bool is_new = (bits & bit) == 0;
     bits |= bit;

@@ -1,0 +1,145 @@
+#include "engine/link_watch.h"
+
+#include <fcntl.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <netlink/msg.h>
+#include <netlink/netlink.h>
+#include <netlink/socket.h>
+#include <sched.h>
+
+#include <cerrno>
+#include <cstring>
+#include <thread>
+
+#include "base/check.h"
+
+namespace adit {
+namespace {
+
+// A socket that only listens: no acknowledgements, no sequence check, never blocks.
+nl_sock* OpenListener() {
+  nl_sock* socket = nl_socket_alloc();
+  if (socket == nullptr) return nullptr;
+  nl_socket_disable_seq_check(socket);
+  nl_socket_disable_auto_ack(socket);
+  if (nl_connect(socket, NETLINK_ROUTE) < 0 || nl_socket_set_nonblocking(socket) < 0) {
+    nl_socket_free(socket);
+    return nullptr;
+  }
+  nl_socket_set_buffer_size(socket, 1 << 20, 0);
+  return socket;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<LinkWatch>> LinkWatch::Open(int namespace_fd, const std::string& name) {
+  std::unique_ptr<LinkWatch> watch(new LinkWatch);
+  bool entered = true;
+  const auto open = [&] {
+    watch->socket_ = OpenListener();
+    watch->index_ = static_cast<int>(if_nametoindex(name.c_str()));
+  };
+  if (namespace_fd < 0) {
+    open();
+  } else {
+    // A namespace belongs to a thread, and a socket to the namespace it was made in.
+    std::thread([&] {
+      entered = setns(namespace_fd, CLONE_NEWNET) == 0;
+      if (entered) open();
+    }).join();
+  }
+  if (!entered) return FailErrno(EPERM, "cannot enter the network namespace of {}: CAP_SYS_ADMIN is missing", name);
+  if (watch->socket_ == nullptr) return Fail("cannot open a netlink socket: {}", std::strerror(errno));
+  if (nl_socket_add_memberships(watch->socket_, RTNLGRP_LINK, RTNLGRP_NONE) < 0) {
+    return Fail("cannot listen for changes of links");
+  }
+  nl_socket_modify_cb(
+      watch->socket_, NL_CB_VALID, NL_CB_CUSTOM,
+      [](nl_msg* message, void* self) { return static_cast<LinkWatch*>(self)->OnMessage(message); }, watch.get());
+  watch->state_.exists = watch->index_ != 0;
+  watch->Request();
+  return watch;
+}
+
+LinkWatch::~LinkWatch() {
+  if (socket_ != nullptr) nl_socket_free(socket_);
+}
+
+int LinkWatch::fd() const { return nl_socket_get_fd(socket_); }
+
+void LinkWatch::Request() {
+  ifinfomsg request{};
+  request.ifi_family = AF_UNSPEC;
+  request.ifi_index = index_;
+  nl_send_simple(socket_, RTM_GETLINK, NLM_F_REQUEST, &request, sizeof request);
+}
+
+void LinkWatch::Process() {
+  for (;;) {
+    const int result = nl_recvmsgs_default(socket_);
+    if (result == -NLE_AGAIN) return;
+    if (result == -NLE_NOMEM) {
+      Request();
+    } else if (result == -NLE_NODEV || result == -NLE_OBJ_NOTFOUND) {
+      state_ = LinkState{};
+    } else if (result < 0 && result != -NLE_INTR) {
+      return;
+    }
+  }
+}
+
+int LinkWatch::OnMessage(nl_msg* message) {
+  nlmsghdr* header = nlmsg_hdr(message);
+  if (header->nlmsg_type != RTM_NEWLINK && header->nlmsg_type != RTM_DELLINK) return NL_OK;
+  if (!nlmsg_valid_hdr(header, sizeof(ifinfomsg))) return NL_SKIP;
+  const auto* info = static_cast<const ifinfomsg*>(nlmsg_data(header));
+  // A bridge that loses the link as its port says RTM_DELLINK too, in another family.
+  if (info->ifi_index != index_ || info->ifi_family != AF_UNSPEC) return NL_OK;
+  if (header->nlmsg_type == RTM_DELLINK) {
+    state_ = LinkState{};
+    return NL_OK;
+  }
+  state_.exists = true;
+  state_.is_up = (info->ifi_flags & IFF_UP) != 0;
+  if (const nlattr* mtu = nlmsg_find_attr(header, sizeof(ifinfomsg), IFLA_MTU)) state_.mtu = nla_get_u32(mtu);
+  return NL_OK;
+}
+
+Result<std::unique_ptr<NetworkWatch>> NetworkWatch::Open() {
+  std::unique_ptr<NetworkWatch> watch(new NetworkWatch);
+  watch->socket_ = OpenListener();
+  if (watch->socket_ == nullptr) return Fail("cannot open a netlink socket: {}", std::strerror(errno));
+  if (nl_socket_add_memberships(watch->socket_, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE,
+                                RTNLGRP_IPV6_ROUTE, RTNLGRP_NONE) < 0) {
+    return Fail("cannot listen for changes of addresses and routes");
+  }
+  nl_socket_modify_cb(
+      watch->socket_, NL_CB_VALID, NL_CB_CUSTOM,
+      [](nl_msg*, void* self) -> int {
+        static_cast<NetworkWatch*>(self)->has_news_ = true;
+        return NL_OK;
+      },
+      watch.get());
+  return watch;
+}
+
+NetworkWatch::~NetworkWatch() {
+  if (socket_ != nullptr) nl_socket_free(socket_);
+}
+
+int NetworkWatch::fd() const { return nl_socket_get_fd(socket_); }
+
+bool NetworkWatch::Process() {
+  has_news_ = false;
+  for (;;) {
+    const int result = nl_recvmsgs_default(socket_);
+    if (result == -NLE_NOMEM) {
+      has_news_ = true;  // messages were lost: something changed
+    } else if (result < 0 && result != -NLE_INTR) {
+      return has_news_;
+    }
+  }
+}
+
+}  // namespace adit

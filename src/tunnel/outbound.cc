@@ -1,0 +1,255 @@
+#include "tunnel/outbound.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+#include "tunnel/icmp.h"
+#include "tunnel/ip_packet.h"
+#include "tunnel/messages.h"
+
+namespace adit {
+namespace {
+
+// Header, padding and tag: what a message has beyond its packet, at most.
+constexpr std::size_t kMaxOverhead = kDataOverhead + kPaddingMultiple - 1;
+
+}  // namespace
+
+Outbound::Outbound(Exchange& exchange, AeadEngine& engine, Random& random, std::size_t max_run_bytes)
+    : exchange_(exchange),
+      engine_(engine),
+      peers_(exchange.peers),
+      jitter_(std::uint64_t{random.NextU32()} << 32 | random.NextU32()),
+      max_run_bytes_(max_run_bytes),
+      heads_(kOutboundHeadBytes),
+      arena_(kOutboundArenaBytes) {
+  pending_.reserve(kMaxOutboundPackets);
+  jobs_.reserve(kMaxOutboundPackets);
+  runs_.reserve(kMaxOutboundPackets);
+}
+
+bool Outbound::Add(Bytes head, MutableBytes body, Instant now) {
+  const std::size_t size = head.size() + body.size();
+  if (pending_.size() == kMaxOutboundPackets || arena_promised_ + size + kMaxOverhead > arena_.size() ||
+      heads_used_ + head.size() > heads_.size()) {
+    CHECK(!empty());  // one packet always fits
+    return false;
+  }
+  const Bytes start = head.empty() ? Bytes(body) : head;
+  const auto ip = ParseIpHeader(start, size);
+  if (!ip) {
+    Drop(DropReason::kMalformedIp);
+    return true;
+  }
+  // A newer snapshot only between batches: pending_ points into this one.
+  const PeerTable& table = pending_.empty() ? peers_.Refresh() : peers_.Current();
+  const auto id = ip->is_v4() ? table.allowed_ips->LookupV4(ip->destination) : table.allowed_ips->LookupV6(ip->destination);
+  if (!id) {
+    Drop(DropReason::kNoPeerForDestination);
+    AnswerUnreachable(head, body, now);
+    return true;
+  }
+
+  Pending packet;
+  packet.peer = &table.Find(*id);
+  if (!head.empty()) {
+    std::ranges::copy(head, heads_.begin() + static_cast<std::ptrdiff_t>(heads_used_));
+    packet.head = Bytes(heads_).subspan(heads_used_, head.size());
+    heads_used_ += head.size();
+  }
+  packet.body = body.data();
+  packet.body_bytes = body.size();
+  packet.tos = OuterTos(ip->tos);
+  pending_.push_back(packet);
+  arena_promised_ += size + kMaxOverhead;
+  return true;
+}
+
+void Outbound::Flush(Instant now) {
+  for (std::size_t first = 0; first < pending_.size();) {
+    const std::shared_ptr<Peer>& peer = *pending_[first].peer;
+    std::size_t last = first + 1;
+    while (last < pending_.size() && *pending_[last].peer == peer) ++last;
+    const auto packets = std::span(pending_).subspan(first, last - first);
+    first = last;
+
+    SendGrant grant;
+    switch (BeginSend(peer, packets.size(), /*is_data=*/true, now, jitter_, exchange_.inbox, grant, wake_control_)) {
+      case SendVerdict::kGranted:
+        SealStaged(peer, grant);
+        SealRun(peer, *grant.keypair, grant.first_counter + grant.staged.size(), grant.endpoint, packets);
+        ReleaseStaged(grant.staged);
+        break;
+      case SendVerdict::kNeedsHandshake:
+        Stage(peer, packets);
+        break;
+      case SendVerdict::kNoEndpoint:
+        Drop(DropReason::kNoEndpoint, packets.size());
+        for (const Pending& packet : packets) {
+          AnswerUnreachable(packet.head, MutableBytes(packet.body, packet.body_bytes), now);
+        }
+        break;
+      case SendVerdict::kRemoved:
+        Drop(DropReason::kNoPeerForDestination, packets.size());
+        break;
+    }
+  }
+}
+
+void Outbound::SendStaged(const std::shared_ptr<Peer>& peer, bool keepalive_if_none, Instant now) {
+  CHECK(empty());
+  SendGrant grant;
+  if (BeginSend(peer, keepalive_if_none ? 1 : 0, /*is_data=*/false, now, jitter_, exchange_.inbox, grant,
+                wake_control_) != SendVerdict::kGranted) {
+    return;
+  }
+  SealStaged(peer, grant);
+  if (keepalive_if_none && grant.staged.empty()) {
+    const std::array<Pending, 1> keepalive{};
+    SealRun(peer, *grant.keypair, grant.first_counter, grant.endpoint, keepalive);
+  }
+  ReleaseStaged(grant.staged);
+}
+
+void Outbound::SealStaged(const std::shared_ptr<Peer>& peer, SendGrant& grant) {
+  if (grant.staged.empty()) return;
+  // At most kMaxStagedPackets of one TUN read each: they fit an empty arena only if they are not all super-packets, so
+  // what does not fit is dropped like any other overflow of the staged queue.
+  std::vector<Pending> packets;
+  packets.reserve(grant.staged.size());
+  for (StagedPacket& staged : grant.staged) {
+    if (arena_promised_ + staged.size() + kMaxOverhead > arena_.size()) {
+      Drop(DropReason::kStagedFull);
+      continue;
+    }
+    arena_promised_ += staged.size() + kMaxOverhead;
+    Pending packet;
+    packet.body = staged.data();
+    packet.body_bytes = staged.size();
+    if (const auto ip = ParseIpHeader(Bytes(staged.data(), staged.size()), staged.size())) {
+      packet.tos = OuterTos(ip->tos);
+    }
+    packets.push_back(packet);
+  }
+  SealRun(peer, *grant.keypair, grant.first_counter, grant.endpoint, packets);
+}
+
+void Outbound::SealRun(const std::shared_ptr<Peer>& peer, const Keypair& keypair, std::uint64_t first_counter,
+                       const Endpoint& endpoint, std::span<const Pending> packets) {
+  jobs_.clear();
+  const std::uint32_t mtu = exchange_.mtu.load(std::memory_order_relaxed);
+  for (std::size_t i = 0; i < packets.size(); ++i) {
+    const Pending& packet = packets[i];
+    const std::size_t size = packet.head.size() + packet.body_bytes;
+    const std::size_t padding = PaddingBytes(size, mtu);
+    std::uint8_t* const message = arena_.data() + arena_used_;
+    const std::size_t message_bytes = sizeof(DataHeader) + size + padding + kAeadTagBytes;
+    CHECK(arena_used_ + message_bytes <= arena_.size());
+    arena_used_ += message_bytes;
+
+    const std::uint64_t counter = first_counter + i;
+    Store(message, DataHeader{static_cast<std::uint32_t>(MessageType::kData), keypair.remote_index, counter});
+    SealJob job;
+    job.head = packet.head;
+    job.body = packet.body != nullptr ? packet.body : message + sizeof(DataHeader);
+    job.body_bytes = packet.body_bytes;
+    job.padding_bytes = padding;
+    job.counter = counter;
+    job.out = message + sizeof(DataHeader);
+    jobs_.push_back(job);
+    AppendToRun(peer, endpoint, packet.tos, Bytes(message, message_bytes));
+  }
+  engine_.Seal(keypair.send_key, jobs_);
+  packets_sealed_ += packets.size();
+}
+
+void Outbound::AppendToRun(const std::shared_ptr<Peer>& peer, const Endpoint& endpoint, std::uint8_t tos,
+                           Bytes message) {
+  if (!runs_.empty()) {
+    SealedRun& run = runs_.back();
+    const bool is_open = run.data.size() % run.segment_bytes == 0;  // no shorter datagram has ended it
+    if (is_open && run.peer == peer && run.tos == tos && run.to == endpoint && message.size() <= run.segment_bytes &&
+        run.data.size() + message.size() <= max_run_bytes_ && run.data.data() + run.data.size() == message.data()) {
+      run.data = Bytes(run.data.data(), run.data.size() + message.size());
+      return;
+    }
+  }
+  runs_.push_back(SealedRun{message, message.size(), endpoint, tos, peer});
+}
+
+void Outbound::Stage(const std::shared_ptr<Peer>& peer, std::span<const Pending> packets) {
+  std::vector<StagedPacket> copies;
+  copies.reserve(std::min(packets.size(), kMaxStagedPackets));
+  // Of a run longer than the queue only the newest would stay.
+  if (packets.size() > kMaxStagedPackets) {
+    Drop(DropReason::kStagedFull, packets.size() - kMaxStagedPackets);
+    packets = packets.last(kMaxStagedPackets);
+  }
+  for (const Pending& packet : packets) {
+    const std::size_t size = packet.head.size() + packet.body_bytes;
+    if (exchange_.staged_bytes.fetch_add(size, std::memory_order_relaxed) + size > kMaxStagedBytes) {
+      exchange_.staged_bytes.fetch_sub(size, std::memory_order_relaxed);
+      Drop(DropReason::kNoMemory);
+      continue;
+    }
+    StagedPacket& copy = copies.emplace_back(size);
+    std::ranges::copy(packet.head, copy.data());
+    std::copy_n(packet.body, packet.body_bytes, copy.data() + packet.head.size());
+  }
+
+  std::size_t dropped = 0;
+  {
+    const std::scoped_lock lock(peer->mutex);
+    for (StagedPacket& copy : copies) {
+      peer->staged_bytes += copy.size();
+      peer->staged.push_back(std::move(copy));
+    }
+    while (peer->staged.size() > kMaxStagedPackets || peer->staged_bytes > kMaxStagedBytesPerPeer) {
+      const std::size_t size = peer->staged.front().size();
+      peer->staged_bytes -= size;
+      exchange_.staged_bytes.fetch_sub(size, std::memory_order_relaxed);
+      peer->staged.pop_front();
+      ++dropped;
+    }
+  }
+  if (dropped > 0) Drop(DropReason::kStagedFull, dropped);
+}
+
+void Outbound::ReleaseStaged(const std::deque<StagedPacket>& staged) {
+  std::size_t bytes = 0;
+  for (const StagedPacket& packet : staged) bytes += packet.size();
+  exchange_.staged_bytes.fetch_sub(bytes, std::memory_order_relaxed);
+}
+
+void Outbound::AnswerUnreachable(Bytes head, Bytes body, Instant now) {
+  if (!icmp_limiter_.Allow(now)) return;
+  std::vector<std::uint8_t> packet(head.begin(), head.end());
+  packet.insert(packet.end(), body.begin(), body.end());
+  if (auto answer = BuildUnreachable(packet, std::nullopt)) icmp_answers_.push_back(std::move(*answer));
+}
+
+void Outbound::Drop(DropReason reason, std::size_t count) { exchange_.drops.Add(reason, count); }
+
+void Outbound::OnSent(const SealedRun& run, std::size_t datagrams_sent, bool clear_source) {
+  const std::size_t bytes = std::min(datagrams_sent * run.segment_bytes, run.data.size());
+  run.peer->tx_bytes.fetch_add(bytes, std::memory_order_relaxed);
+  const std::size_t datagrams = (run.data.size() + run.segment_bytes - 1) / run.segment_bytes;
+  if (datagrams_sent < datagrams) Drop(DropReason::kSendFailed, datagrams - datagrams_sent);
+  if (clear_source) ForgetSource(*run.peer, run.to);
+}
+
+void Outbound::Clear() {
+  pending_.clear();
+  runs_.clear();
+  icmp_answers_.clear();
+  heads_used_ = 0;
+  arena_used_ = 0;
+  arena_promised_ = 0;
+  wake_control_ = false;
+  peers_.Release();
+}
+
+}  // namespace adit

@@ -1,0 +1,184 @@
+// The control half of the protocol: handshakes, cookies, timers, peers and their configuration (paper, sections 5 and
+// 6). Pure: bytes, `now` and randomness come in, what is to be done goes into a ControlOutbox. The data half is
+// outbound.h and inbound.h; both meet in Exchange.
+//
+// Control thread only. Inputs are Handle…, the one question about the future is NextTimeout().
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "base/random.h"
+#include "base/time.h"
+#include "crypto/keys.h"
+#include "tunnel/allowed_ips.h"
+#include "tunnel/cookie.h"
+#include "tunnel/exchange.h"
+#include "tunnel/handshake_queue.h"
+#include "tunnel/noise.h"
+#include "tunnel/rate_limiter.h"
+
+namespace adit {
+
+// Both clocks at one moment. WallTime only stamps initiations and tells users when a handshake was completed.
+struct Now {
+  Instant boot;
+  WallTime wall;
+};
+
+// A handshake message to be sent. Its `peer` is empty for a cookie reply.
+struct OutgoingHandshake {
+  HandshakeDatagram datagram;  // `from` is unused
+  Endpoint to;
+  std::uint8_t tos = 0;
+  std::shared_ptr<Peer> peer;
+};
+
+// A request to a data thread: send what waits for the peer; if nothing does and it is asked for, a keepalive.
+struct FlushRequest {
+  std::shared_ptr<Peer> peer;
+  bool keepalive_if_none = false;
+};
+
+// What one call wants done. The caller owns it, carries it out, and empties it.
+struct ControlOutbox {
+  std::vector<OutgoingHandshake> to_network;
+  std::vector<FlushRequest> to_flush;
+  void Clear() {
+    to_network.clear();
+    to_flush.clear();
+  }
+};
+
+// What a user may see of a peer.
+struct PeerView {
+  PublicKey public_key;
+  PresharedKey preshared_key;
+  std::optional<SocketAddress> endpoint;
+  std::optional<WallTime> last_handshake;
+  std::uint64_t rx_bytes = 0;
+  std::uint64_t tx_bytes = 0;
+  Duration persistent_keepalive{0};
+  std::vector<Prefix> allowed_ips;
+};
+
+struct HandshakeCounts {
+  std::uint64_t initiations_sent = 0;
+  std::uint64_t responses_sent = 0;
+  std::uint64_t cookie_replies_sent = 0;
+  std::uint64_t completed = 0;
+};
+
+class Tunnel {
+ public:
+  Tunnel(Exchange& exchange, Random& random, Instant now);
+  ~Tunnel();
+
+  // ---- inputs
+  // Handshake messages from the queue, oldest first; `queue_depth` is how many waited before these were taken, and
+  // decides whether we are under load.
+  void HandleHandshakes(std::span<const HandshakeDatagram> datagrams, std::size_t queue_depth, Now now,
+                        ControlOutbox& out);
+  // What the data threads have to say (Exchange::inbox).
+  void HandleInbox(Now now, ControlOutbox& out);
+  void HandleTimeouts(Now now, ControlOutbox& out);
+  // What became of a message of the outbox.
+  void OnSent(const OutgoingHandshake& sent, bool was_sent, bool clear_source);
+  // Valid after each input; the past only if something is due now.
+  std::optional<Instant> NextTimeout() const;
+
+  // ---- the device
+  // Up: peers with a persistent keepalive send one. Down: sessions, handshakes and staged packets are forgotten.
+  void SetUp(bool up, Now now, ControlOutbox& out);
+  bool is_up() const { return is_up_; }
+  // Zeros remove it. A peer with our own public key is removed; all sessions end, and handshakes start anew.
+  void SetPrivateKey(const PrivateKey& key, Now now, ControlOutbox& out);
+  const PrivateKey& private_key() const { return identity_.private_key(); }
+  // Our addresses or routes changed: peers are answered from whatever address the kernel chooses, until they write again.
+  void ForgetSources();
+
+  // ---- peers, by public key
+  bool HasPeer(const PublicKey& key) const { return by_key_.contains(key); }
+  std::size_t peer_count() const { return by_key_.size(); }
+  // False if there are kMaxPeers already, or the key is our own.
+  bool AddPeer(const PublicKey& key);
+  void RemovePeer(const PublicKey& key);
+  void RemoveAllPeers();
+  // REQUIRES for all: HasPeer(key).
+  void SetPresharedKey(const PublicKey& key, const PresharedKey& psk);
+  void SetEndpoint(const PublicKey& key, const SocketAddress& remote);
+  void SetPersistentKeepalive(const PublicKey& key, Duration interval, Now now, ControlOutbox& out);
+  void AllowIp(const PublicKey& key, const Prefix& prefix);     // takes it from whoever has it
+  void DisallowIp(const PublicKey& key, const Prefix& prefix);  // nothing if it is not this peer's
+  void DisallowAllIps(const PublicKey& key);
+  // Lets packets go that waited for what has just been configured.
+  void SendWaiting(const PublicKey& key, ControlOutbox& out);
+  // Publishes the peers and allowed IPs to the data threads; after a group of changes.
+  void Publish();
+
+  std::vector<PeerView> View() const;  // in the order of creation
+  const HandshakeCounts& handshake_counts() const { return counts_; }
+  bool is_under_load(Instant now) const { return now < under_load_until_; }
+
+ private:
+  // The control thread's half of a peer.
+  struct Record {
+    Record(std::shared_ptr<Peer> shared, std::uint64_t created_as, const StaticIdentity& identity,
+           const ProtocolLimits& limits)
+        : peer(std::move(shared)),
+          sequence(created_as),
+          handshake(identity, peer->public_key, limits),
+          cookies(peer->public_key, limits) {}
+
+    const std::shared_ptr<Peer> peer;
+    const std::uint64_t sequence;  // order of creation
+    Handshake handshake;
+    CookieJar cookies;
+    PresharedKey preshared_key;
+    std::optional<WallTime> last_handshake;
+    std::optional<Instant> scheduled_at;         // its entry in timeouts_
+    std::optional<std::uint32_t> handshake_index;  // its entry in handshakes_by_index_
+  };
+
+  void Service(Record& record, Now now, ControlOutbox& out);
+  void Reschedule(Record& record);
+  void SendInitiation(Record& record, bool is_retry, Now now, ControlOutbox& out);
+  void HandleInitiation(const HandshakeDatagram& datagram, Now now, ControlOutbox& out);
+  void HandleResponse(const HandshakeDatagram& datagram, Now now, ControlOutbox& out);
+  void HandleCookieReply(const HandshakeDatagram& datagram, Now now);
+  bool InstallSession(Record& record, Now now);
+  void OnHandshakePacketReceived(Record& record, const HandshakeDatagram& datagram, Now now);
+  void EndSessions(Record& record);
+  void ForgetHandshakeIndex(Record& record);
+  std::size_t PurgeStaged(Peer& peer);  // REQUIRES: peer.mutex is held
+  std::uint32_t PickIndex();
+  void Send(Bytes message, const Endpoint& to, std::uint8_t tos, const std::shared_ptr<Peer>& peer, ControlOutbox& out);
+  Record* FindById(PeerId id);
+  Record& FindByKey(const PublicKey& key);
+
+  Exchange& exchange_;
+  Random& random_;
+  bool is_up_ = false;
+  StaticIdentity identity_;
+  CookieChecker cookie_checker_;
+  RateLimiter rate_limiter_;
+  Instant under_load_until_;
+  AllowedIps allowed_ips_;
+
+  std::map<PublicKey, std::unique_ptr<Record>> by_key_;
+  std::map<std::uint64_t, Record*> by_sequence_;
+  std::vector<Record*> by_id_;  // empty where the id is free
+  std::vector<PeerId> free_ids_;
+  std::map<std::uint32_t, Record*> handshakes_by_index_;
+  std::set<std::pair<Instant, std::uint64_t>> timeouts_;  // and the record's sequence
+  std::uint64_t next_sequence_ = 0;
+  HandshakeCounts counts_;
+};
+
+}  // namespace adit
