@@ -5,7 +5,6 @@
 
 #ifdef ADIT_HAVE_IPSEC_MB
 #include <intel-ipsec-mb.h>
-#include <sodium.h>
 
 namespace adit::internal {
 namespace {
@@ -28,16 +27,16 @@ class IpsecMbEngine final : public AeadEngineForVectors {
 
   void Seal(const AeadKey& key, std::span<const SealJob> jobs) override {
     for (const SealJob& job : jobs) {
-      const AeadNonce nonce = NonceOf(job.counter);
+      const CounterNonce nonce(job.counter);
       SealContiguously(job, [&](Bytes plaintext, std::uint8_t* out) {
-        Run(IMB_DIR_ENCRYPT, key, nonce, {}, plaintext, out, out + plaintext.size());
+        Run(IMB_DIR_ENCRYPT, key, nonce.data(), {}, plaintext, out, out + plaintext.size());
       });
     }
   }
 
   void Open(const AeadKey& key, std::span<OpenJob> jobs) override {
     for (OpenJob& job : jobs) {
-      job.is_authentic = OpenMessage(key, NonceOf(job.counter), {}, MutableBytes(job.data, job.bytes));
+      job.is_authentic = OpenMessage(key, CounterNonce(job.counter).data(), {}, MutableBytes(job.data, job.bytes));
     }
   }
 
@@ -45,24 +44,24 @@ class IpsecMbEngine final : public AeadEngineForVectors {
 
   void SealOne(const AeadKey& key, const AeadNonce& nonce, Bytes associated_data, Bytes plaintext,
                std::uint8_t* out) override {
-    Run(IMB_DIR_ENCRYPT, key, nonce, associated_data, plaintext, out, out + plaintext.size());
+    Run(IMB_DIR_ENCRYPT, key, nonce.data(), associated_data, plaintext, out, out + plaintext.size());
   }
 
   bool OpenOne(const AeadKey& key, const AeadNonce& nonce, Bytes associated_data, MutableBytes sealed) override {
-    return OpenMessage(key, nonce, associated_data, sealed);
+    return OpenMessage(key, nonce.data(), associated_data, sealed);
   }
 
  private:
-  bool OpenMessage(const AeadKey& key, const AeadNonce& nonce, Bytes associated_data, MutableBytes sealed) {
+  bool OpenMessage(const AeadKey& key, const std::uint8_t* nonce, Bytes associated_data, MutableBytes sealed) {
     const MutableBytes body = sealed.first(sealed.size() - kAeadTagBytes);
     ByteArray<kAeadTagBytes> tag;
     Run(IMB_DIR_DECRYPT, key, nonce, associated_data, body, body.data(), tag.data());
-    return crypto_verify_16(tag.data(), body.data() + body.size()) == 0;  // libsodium's, in constant time
+    return EqualInConstantTime(tag, sealed.last(kAeadTagBytes));
   }
 
   // One job, finished on return: nothing it points to needs to live longer, and the order of jobs is ours.
-  void Run(IMB_CIPHER_DIRECTION direction, const AeadKey& key, const AeadNonce& nonce, Bytes associated_data, Bytes in,
-           std::uint8_t* out, std::uint8_t* tag) {
+  void Run(IMB_CIPHER_DIRECTION direction, const AeadKey& key, const std::uint8_t* nonce, Bytes associated_data,
+           Bytes in, std::uint8_t* out, std::uint8_t* tag) {
     IMB_JOB* const job = IMB_GET_NEXT_JOB(manager_.get());
     job->cipher_direction = direction;
     job->chain_order = direction == IMB_DIR_ENCRYPT ? IMB_ORDER_CIPHER_HASH : IMB_ORDER_HASH_CIPHER;
@@ -77,8 +76,8 @@ class IpsecMbEngine final : public AeadEngineForVectors {
     job->msg_len_to_cipher_in_bytes = in.size();
     job->hash_start_src_offset_in_bytes = 0;
     job->msg_len_to_hash_in_bytes = in.size();
-    job->iv = nonce.data();
-    job->iv_len_in_bytes = nonce.size();
+    job->iv = nonce;
+    job->iv_len_in_bytes = sizeof(AeadNonce);
     job->auth_tag_output = tag;
     job->auth_tag_output_len_in_bytes = kAeadTagBytes;
     job->u.CHACHA20_POLY1305.aad = associated_data.data();

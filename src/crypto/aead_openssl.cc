@@ -40,8 +40,8 @@ class Direction {
     has_key_ = false;
   }
 
-  void Start(const AeadNonce& nonce, Bytes associated_data) {
-    CHECK(EVP_CipherInit_ex2(context_.get(), nullptr, nullptr, nonce.data(), encrypts_, nullptr) == 1);
+  void Start(const std::uint8_t* nonce, Bytes associated_data) {
+    CHECK(EVP_CipherInit_ex2(context_.get(), nullptr, nullptr, nonce, encrypts_, nullptr) == 1);
     if (!associated_data.empty()) Update(nullptr, associated_data);
   }
 
@@ -74,15 +74,15 @@ class OpenSslEngine final : public AeadEngineForVectors {
   void Seal(const AeadKey& key, std::span<const SealJob> jobs) override {
     seal_.Use(key);
     for (const SealJob& job : jobs) {
-      const AeadNonce nonce = NonceOf(job.counter);
-      SealContiguously(job, [&](Bytes plaintext, std::uint8_t* out) { SealMessage(nonce, {}, plaintext, out); });
+      const CounterNonce nonce(job.counter);
+      SealContiguously(job, [&](Bytes plaintext, std::uint8_t* out) { SealMessage(nonce.data(), {}, plaintext, out); });
     }
   }
 
   void Open(const AeadKey& key, std::span<OpenJob> jobs) override {
     open_.Use(key);
     for (OpenJob& job : jobs) {
-      job.is_authentic = OpenMessage(NonceOf(job.counter), {}, MutableBytes(job.data, job.bytes));
+      job.is_authentic = OpenMessage(CounterNonce(job.counter).data(), {}, MutableBytes(job.data, job.bytes));
     }
   }
 
@@ -94,23 +94,23 @@ class OpenSslEngine final : public AeadEngineForVectors {
   void SealOne(const AeadKey& key, const AeadNonce& nonce, Bytes associated_data, Bytes plaintext,
                std::uint8_t* out) override {
     seal_.Use(key);
-    SealMessage(nonce, associated_data, plaintext, out);
+    SealMessage(nonce.data(), associated_data, plaintext, out);
   }
 
   bool OpenOne(const AeadKey& key, const AeadNonce& nonce, Bytes associated_data, MutableBytes sealed) override {
     open_.Use(key);
-    return OpenMessage(nonce, associated_data, sealed);
+    return OpenMessage(nonce.data(), associated_data, sealed);
   }
 
  private:
-  void SealMessage(const AeadNonce& nonce, Bytes associated_data, Bytes plaintext, std::uint8_t* out) {
+  void SealMessage(const std::uint8_t* nonce, Bytes associated_data, Bytes plaintext, std::uint8_t* out) {
     seal_.Start(nonce, associated_data);
     if (!plaintext.empty()) seal_.Update(out, plaintext);
     CHECK(seal_.Finish());
     seal_.Tag(EVP_CTRL_AEAD_GET_TAG, out + plaintext.size());
   }
 
-  bool OpenMessage(const AeadNonce& nonce, Bytes associated_data, MutableBytes sealed) {
+  bool OpenMessage(const std::uint8_t* nonce, Bytes associated_data, MutableBytes sealed) {
     const MutableBytes body = sealed.first(sealed.size() - kAeadTagBytes);
     open_.Start(nonce, associated_data);
     open_.Tag(EVP_CTRL_AEAD_SET_TAG, body.data() + body.size());

@@ -12,14 +12,15 @@ class SodiumEngine final : public AeadEngineForVectors {
 
   void Seal(const AeadKey& key, std::span<const SealJob> jobs) override {
     for (const SealJob& job : jobs) {
-      const AeadNonce nonce = NonceOf(job.counter);
-      SealContiguously(job, [&](Bytes plaintext, std::uint8_t* out) { SealOne(key, nonce, {}, plaintext, out); });
+      const CounterNonce nonce(job.counter);
+      SealContiguously(job,
+                       [&](Bytes plaintext, std::uint8_t* out) { SealMessage(key, nonce.data(), {}, plaintext, out); });
     }
   }
 
   void Open(const AeadKey& key, std::span<OpenJob> jobs) override {
     for (OpenJob& job : jobs) {
-      job.is_authentic = OpenOne(key, NonceOf(job.counter), {}, MutableBytes(job.data, job.bytes));
+      job.is_authentic = OpenMessage(key, CounterNonce(job.counter).data(), {}, MutableBytes(job.data, job.bytes));
     }
   }
 
@@ -27,13 +28,23 @@ class SodiumEngine final : public AeadEngineForVectors {
 
   void SealOne(const AeadKey& key, const AeadNonce& nonce, Bytes associated_data, Bytes plaintext,
                std::uint8_t* out) override {
-    crypto_aead_chacha20poly1305_ietf_encrypt(out, nullptr, plaintext.data(), plaintext.size(), associated_data.data(),
-                                              associated_data.size(), nullptr, nonce.data(), key.bytes().data());
+    SealMessage(key, nonce.data(), associated_data, plaintext, out);
   }
 
   bool OpenOne(const AeadKey& key, const AeadNonce& nonce, Bytes associated_data, MutableBytes sealed) override {
+    return OpenMessage(key, nonce.data(), associated_data, sealed);
+  }
+
+ private:
+  static void SealMessage(const AeadKey& key, const std::uint8_t* nonce, Bytes associated_data, Bytes plaintext,
+                          std::uint8_t* out) {
+    crypto_aead_chacha20poly1305_ietf_encrypt(out, nullptr, plaintext.data(), plaintext.size(), associated_data.data(),
+                                              associated_data.size(), nullptr, nonce, key.bytes().data());
+  }
+
+  static bool OpenMessage(const AeadKey& key, const std::uint8_t* nonce, Bytes associated_data, MutableBytes sealed) {
     return crypto_aead_chacha20poly1305_ietf_decrypt(sealed.data(), nullptr, nullptr, sealed.data(), sealed.size(),
-                                                     associated_data.data(), associated_data.size(), nonce.data(),
+                                                     associated_data.data(), associated_data.size(), nonce,
                                                      key.bytes().data()) == 0;
   }
 };

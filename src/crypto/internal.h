@@ -3,6 +3,7 @@
 
 #include <openssl/types.h>
 
+#include <bit>
 #include <cstring>
 #include <initializer_list>
 #include <memory>
@@ -24,8 +25,17 @@ ByteArray<kResultBytes> KeyedBlake2s(Bytes key, std::initializer_list<Bytes> par
 
 using AeadNonce = ByteArray<12>;
 
-// The data path's nonce (paper, 5.4.6).
-AeadNonce NonceOf(std::uint64_t counter);
+// The nonce of a counter (paper, 5.4.6): 4 zero bytes, then the counter little-endian. Two aligned words, so that the
+// cipher's loads find what was just stored.
+class CounterNonce {
+ public:
+  explicit CounterNonce(std::uint64_t counter)
+      : words_{0, std::endian::native == std::endian::little ? counter : std::byteswap(counter)} {}
+  const std::uint8_t* data() const { return reinterpret_cast<const std::uint8_t*>(words_) + 4; }
+
+ private:
+  std::uint64_t words_[2];
+};
 
 // One message with any nonce and associated data, through the same code as the engine's Seal and Open. The product has
 // no use for it; the public test vectors need it.

@@ -167,6 +167,17 @@ TEST_F(Secret, SearchFindsASecretThatIsThere) {
   EXPECT_EQ(search.Count(masked), 0);
 }
 
+// HMAC of an empty message by its definition (RFC 2104): the key that HKDF extracts, which no caller ever sees.
+SecretArray<32> Extracted(const SecretArray<32>& key) {
+  SecretArray<64> inner, outer;
+  for (std::size_t i = 0; i < 64; ++i) {
+    const std::uint8_t byte = i < 32 ? key.data()[i] : std::uint8_t{0};
+    inner.data()[i] = static_cast<std::uint8_t>(byte ^ 0x36);
+    outer.data()[i] = static_cast<std::uint8_t>(byte ^ 0x5C);
+  }
+  return SecretArray<32>(Blake2s({outer, Blake2s({inner})}));
+}
+
 TEST_F(Secret, KdfAndMacLeaveNoCopyOfTheirKeys_CONF95) {
   SystemRandom random;
   const auto key = std::make_unique<SecretArray<32>>();
@@ -174,6 +185,11 @@ TEST_F(Secret, KdfAndMacLeaveNoCopyOfTheirKeys_CONF95) {
   const auto masked = Masked(*key);
   // The two pads of HMAC (RFC 2104), which are as good as the key.
   const auto inner_pad = Masked(*key, 0x5A ^ 0x36), outer_pad = Masked(*key, 0x5A ^ 0x5C);
+  auto extracted = std::make_unique<SecretArray<32>>(Extracted(*key));
+  const auto masked_extracted = Masked(*extracted);
+  const auto inner_pad_extracted = Masked(*extracted, 0x5A ^ 0x36);
+  const auto outer_pad_extracted = Masked(*extracted, 0x5A ^ 0x5C);
+  extracted.reset();
   auto t = std::make_unique<std::array<SecretArray<32>, 3>>();
   Kdf3(*key, Bytes(), (*t)[0], (*t)[1], (*t)[2]);
   const auto first = Masked((*t)[0]), second = Masked((*t)[1]), third = Masked((*t)[2]);
@@ -183,12 +199,12 @@ TEST_F(Secret, KdfAndMacLeaveNoCopyOfTheirKeys_CONF95) {
   key->Wipe();
   t.reset();
   MemorySearch search;
-  EXPECT_EQ(search.Count(masked), 0);
-  EXPECT_EQ(search.Count(inner_pad), 0);
-  EXPECT_EQ(search.Count(outer_pad), 0);
-  EXPECT_EQ(search.Count(first), 0);
-  EXPECT_EQ(search.Count(second), 0);
-  EXPECT_EQ(search.Count(third), 0);
+  int which = 0;
+  for (const auto& secret : {masked, inner_pad, outer_pad, masked_extracted, inner_pad_extracted, outer_pad_extracted,
+                             first, second, third}) {
+    EXPECT_EQ(search.Count(secret), 0) << "secret number " << which;
+    ++which;
+  }
 }
 
 class SecretOfEngine : public BackendTest {};
