@@ -74,8 +74,8 @@ class UapiFramer {
   std::optional<UapiRequest> Read(std::string_view& bytes);
 
   bool is_inside_request() const { return state_ != State::kStart || !line_.empty(); }
-  // Of the unfinished request; what it costs in memory follows this.
-  std::size_t request_bytes() const { return request_bytes_; }
+  // Of the unfinished request: what it costs in memory follows this. 0 once it has failed, since then nothing is kept.
+  std::size_t request_bytes() const { return parser_.has_error() ? 0 : request_bytes_; }
   // Drops what the unfinished request holds; it will be answered with `error` when its blank line comes.
   void Refuse(Error error);
 
