@@ -23,6 +23,15 @@ constexpr std::uint16_t MemoryWord(std::uint16_t host) {
 // Sum of `data`, which starts at an even offset of what is summed; an odd last byte counts as if a zero followed.
 WordSum SumWords(Bytes data);
 
+// The same for a length known at compile time: headers and addresses.
+template <std::size_t kBytes>
+WordSum SumFixed(const std::uint8_t* at) {
+  static_assert(kBytes % 4 == 0);
+  WordSum sum = 0;
+  for (std::size_t i = 0; i < kBytes; i += 4) sum += LoadAs<std::uint32_t>(at + i);
+  return sum;
+}
+
 // The ones' complement sum in 16 bits. The checksum is its complement; a range that contains its own right checksum
 // folds to 0xffff.
 constexpr std::uint16_t FoldSum(WordSum sum) {
@@ -35,10 +44,11 @@ constexpr std::uint16_t FoldSum(WordSum sum) {
 
 constexpr std::uint16_t FinishChecksum(WordSum sum) { return static_cast<std::uint16_t>(~FoldSum(sum)); }
 
-// Pseudo-header of TCP and UDP (RFC 9293 §3.1, RFC 8200 §8.1). `addresses` is source and destination together (8 or 32
-// bytes), as they stand in both IP headers. `length` counts the transport header and what follows; at most 65535.
-inline WordSum PseudoHeaderSum(Bytes addresses, std::uint8_t protocol, std::size_t length) {
-  return SumWords(addresses) + MemoryWord(protocol) + MemoryWord(static_cast<std::uint16_t>(length));
+// Pseudo-header of TCP and UDP (RFC 9293 §3.1, RFC 8200 §8.1). `addresses` are source and destination as they stand
+// together in both IP headers. `length` counts the transport header and what follows; at most 65535.
+inline WordSum PseudoHeaderSum(const std::uint8_t* addresses, bool is_v6, std::uint8_t protocol, std::size_t length) {
+  const WordSum sum = is_v6 ? SumFixed<32>(addresses) : SumFixed<8>(addresses);
+  return sum + MemoryWord(protocol) + MemoryWord(static_cast<std::uint16_t>(length));
 }
 
 // The checksum after one word under it changed (RFC 1624, equation 3).

@@ -41,6 +41,14 @@ TEST(Checksum, DoesNotOverflowWhenAllBitsAreSet) {
   EXPECT_EQ(FinishChecksum(SumWords(data)), NaiveChecksum(data));
 }
 
+TEST(Checksum, SumsFixedLengthsAlike) {
+  SeededRandom random(1);
+  const auto data = test::RandomPayload(random, 41);
+  EXPECT_EQ(FoldSum(SumFixed<8>(&data[1])), FoldSum(SumWords(Bytes(data).subspan(1, 8))));
+  EXPECT_EQ(FoldSum(SumFixed<20>(&data[1])), FoldSum(SumWords(Bytes(data).subspan(1, 20))));
+  EXPECT_EQ(FoldSum(SumFixed<40>(&data[1])), FoldSum(SumWords(Bytes(data).subspan(1, 40))));
+}
+
 TEST(Checksum, KnowsTheExampleOfRfc1071) {
   const std::uint8_t data[] = {0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7};
   EXPECT_EQ(FoldSum(SumWords(data)), MemoryWord(0xddf2));
@@ -57,11 +65,11 @@ TEST(Checksum, FoldsAnySumToItsRemainder) {
 TEST(Checksum, PseudoHeaderIsTheOneOfTheRfcs) {
   test::PacketSpec spec{.payload = {1, 2, 3}};
   const auto v4 = test::Build(spec);
-  EXPECT_EQ(FoldSum(PseudoHeaderSum(Bytes(v4).subspan(12, 8), 6, v4.size() - 20)),
+  EXPECT_EQ(FoldSum(PseudoHeaderSum(&v4[12], false, 6, v4.size() - 20)),
             MemoryWord(static_cast<std::uint16_t>(test::NaivePseudoSum(v4, true, 20))));
   spec.is_v6 = true;
   const auto v6 = test::Build(spec);
-  EXPECT_EQ(FoldSum(PseudoHeaderSum(Bytes(v6).subspan(8, 32), 6, v6.size() - 40)),
+  EXPECT_EQ(FoldSum(PseudoHeaderSum(&v6[8], true, 6, v6.size() - 40)),
             MemoryWord(static_cast<std::uint16_t>(test::NaivePseudoSum(v6, true, 40))));
 }
 

@@ -8,6 +8,10 @@
 #include "tun/layout.h"
 
 namespace adit {
+
+using internal::FlowPacket;
+using internal::FlowRun;
+
 namespace {
 
 constexpr std::uint8_t kMergeableTcpFlags = kTcpAck | kTcpPush | kTcpEce;
@@ -15,12 +19,11 @@ constexpr std::uint8_t kDontFragment = 0x40;  // in the first byte of the IPv4 f
 constexpr std::size_t kNoRun = kMaxOpenFlows;
 
 std::size_t AddressStart(bool is_v6) { return is_v6 ? kIpv6Addresses : kIpv4Addresses; }
-std::size_t AddressBytes(bool is_v6) { return is_v6 ? 32 : 8; }
 
 // Spreads flows over 32 bits; equality is tested on the bytes themselves, so a collision costs time only.
 std::uint32_t HashFlow(const std::uint8_t* addresses, bool is_v6, std::uint32_t ports, std::uint8_t protocol) {
   std::uint64_t mixed = (std::uint64_t{ports} << 8) | protocol;
-  const std::size_t bytes = AddressBytes(is_v6);
+  const std::size_t bytes = is_v6 ? 32 : 8;
   for (std::size_t i = 0; i < bytes; i += 8) {
     mixed = (mixed ^ LoadAs<std::uint64_t>(addresses + i)) * 0x9e3779b97f4a7c15;  // 2^64 / golden ratio
     mixed ^= mixed >> 29;
@@ -28,12 +31,21 @@ std::uint32_t HashFlow(const std::uint8_t* addresses, bool is_v6, std::uint32_t 
   return static_cast<std::uint32_t>(mixed >> 16);
 }
 
-bool IsSame(const std::uint8_t* a, const std::uint8_t* b, std::size_t bytes) { return std::memcmp(a, b, bytes) == 0; }
+// For lengths known at compile time, where it is a compare or two.
+[[gnu::always_inline]] inline bool IsSame(const std::uint8_t* a, const std::uint8_t* b, std::size_t bytes) {
+  return std::memcmp(a, b, bytes) == 0;
+}
 
-}  // namespace
+// TCP options are at most ten words; a call of memcmp costs more than these compares.
+bool AreWordsSame(const std::uint8_t* a, const std::uint8_t* b, std::size_t bytes) {
+  for (std::size_t i = 0; i < bytes; i += 4) {
+    if (LoadAs<std::uint32_t>(a + i) != LoadAs<std::uint32_t>(b + i)) return false;
+  }
+  return true;
+}
 
 // True if `packet` belongs to a TCP or UDP flow, or to none at all (out.packet is empty then). False: cannot be told.
-bool Coalescer::Classify(MutableBytes packet, Candidate& out) {
+bool Classify(MutableBytes packet, FlowPacket& out) {
   const auto layout = ParseLayout(packet);
   if (!layout || layout->is_fragment) return false;
   const std::size_t plain_ip_bytes = layout->is_v6 ? kIpv6HeaderBytes : kIpv4HeaderBytes;
@@ -68,24 +80,27 @@ bool Coalescer::Classify(MutableBytes packet, Candidate& out) {
   return true;
 }
 
-bool Coalescer::IsSameFlow(const Candidate& a, const Candidate& b) {
-  const std::size_t start = AddressStart(a.is_v6);
-  return a.is_v6 == b.is_v6 && a.is_tcp == b.is_tcp &&
-         IsSame(&a.packet[start], &b.packet[start], AddressBytes(a.is_v6)) &&
-         IsSame(&a.packet[a.ip_bytes], &b.packet[b.ip_bytes], 4);  // ports
+bool IsSameFlow(const FlowPacket& a, const FlowPacket& b) {
+  if (a.is_v6 != b.is_v6 || a.is_tcp != b.is_tcp) return false;
+  const std::uint8_t* const ip_a = a.packet.data();
+  const std::uint8_t* const ip_b = b.packet.data();
+  if (!IsSame(ip_a + a.ip_bytes, ip_b + b.ip_bytes, 4)) return false;  // ports
+  return a.is_v6 ? IsSame(ip_a + kIpv6Addresses, ip_b + kIpv6Addresses, 32)
+                 : IsSame(ip_a + kIpv4Addresses, ip_b + kIpv4Addresses, 8);
 }
 
-bool Coalescer::HasGoodChecksums(const Candidate& candidate) {
-  const Bytes packet = candidate.packet;
-  if (!candidate.is_v6 && FoldSum(SumWords(packet.first(kIpv4HeaderBytes))) != 0xffff) return false;
-  const Bytes addresses = packet.subspan(AddressStart(candidate.is_v6), AddressBytes(candidate.is_v6));
-  const Bytes transport = packet.subspan(candidate.ip_bytes);
+bool HasGoodChecksums(const FlowPacket& candidate) {
+  const std::uint8_t* const ip = candidate.packet.data();
+  if (!candidate.is_v6 && FoldSum(SumFixed<kIpv4HeaderBytes>(ip)) != 0xffff) return false;
+  const Bytes transport = candidate.packet.subspan(candidate.ip_bytes);
   const std::uint8_t protocol = candidate.is_tcp ? kProtocolTcp : kProtocolUdp;
-  return FoldSum(PseudoHeaderSum(addresses, protocol, transport.size()) + SumWords(transport)) == 0xffff;
+  const std::uint8_t* const addresses = ip + AddressStart(candidate.is_v6);
+  return FoldSum(PseudoHeaderSum(addresses, candidate.is_v6, protocol, transport.size()) + SumWords(transport)) ==
+         0xffff;
 }
 
 // The rules of the head comment that need no payload, for a packet of the run's flow; sizes and sums are ExtendRun's.
-bool Coalescer::HeadersMatch(const Run& run, const Candidate& next) {
+bool HeadersMatch(const FlowRun& run, const FlowPacket& next) {
   if (next.head_bytes != run.first.head_bytes) return false;
   const std::uint8_t* const a = run.first.packet.data();
   const std::uint8_t* const b = next.packet.data();
@@ -97,7 +112,8 @@ bool Coalescer::HeadersMatch(const Run& run, const Candidate& next) {
     const std::uint16_t id = LoadAs<U16Be>(b + kIpv4Id);
     const bool counts = id == static_cast<std::uint16_t>(run.last_id + 1);
     const bool is_constant = is_atomic && id == run.last_id;
-    if (!(counts && run.id_rule != IdRule::kConstant) && !(is_constant && run.id_rule != IdRule::kCounting))
+    if (!(counts && run.id_rule != FlowRun::IdRule::kConstant) &&
+        !(is_constant && run.id_rule != FlowRun::IdRule::kCounting))
       return false;
   }
   if (!next.is_tcp) return true;
@@ -106,12 +122,15 @@ bool Coalescer::HeadersMatch(const Run& run, const Candidate& next) {
   return LoadAs<U32Be>(tcp_b + kTcpSequence) == run.next_sequence &&
          IsSame(tcp_a + kTcpAcknowledgement, tcp_b + kTcpAcknowledgement, 5) &&  // and the data offset, reserved bits
          ((tcp_a[kTcpFlags] ^ tcp_b[kTcpFlags]) & ~kTcpPush) == 0 &&
-         IsSame(tcp_a + kTcpWindow, tcp_b + kTcpWindow, 2) &&
-         IsSame(tcp_a + kTcpUrgent, tcp_b + kTcpUrgent, next.head_bytes - next.ip_bytes - kTcpUrgent);  // and options
+         IsSame(tcp_a + kTcpWindow, tcp_b + kTcpWindow, 2) && IsSame(tcp_a + kTcpUrgent, tcp_b + kTcpUrgent, 2) &&
+         AreWordsSame(tcp_a + kTcpHeaderBytes, tcp_b + kTcpHeaderBytes,
+                      next.head_bytes - next.ip_bytes - kTcpHeaderBytes);
 }
 
+}  // namespace
+
 void Coalescer::Add(MutableBytes ip_packet) {
-  Candidate candidate;
+  FlowPacket candidate;
   if ((!options_.tcp && !options_.udp) || ip_packet.empty()) {
     AddWrite(ip_packet);
     return;
@@ -158,25 +177,25 @@ TunWrite& Coalescer::AddWrite(MutableBytes packet) {
   return write;
 }
 
-std::size_t Coalescer::FindRun(const Candidate& candidate) const {
+std::size_t Coalescer::FindRun(const FlowPacket& candidate) const {
   for (std::size_t i = 0; i < run_count_; ++i) {
     if (flow_hashes_[i] == candidate.flow_hash && IsSameFlow(runs_[i].first, candidate)) return i;
   }
   return kNoRun;
 }
 
-void Coalescer::OpenRun(const Candidate& candidate) {
+void Coalescer::OpenRun(const FlowPacket& candidate) {
   const std::uint8_t* const transport = &candidate.packet[candidate.ip_bytes];
   AddWrite(candidate.packet);
   if (candidate.is_tcp && (transport[kTcpFlags] & kTcpPush) != 0) return;  // complete as it is
 
   if (run_count_ == kMaxOpenFlows) {
-    const auto oldest = std::ranges::min_element(runs_, {}, &Run::opened);
+    const auto oldest = std::ranges::min_element(runs_, {}, &FlowRun::opened);
     EndRun(static_cast<std::size_t>(oldest - runs_.begin()));
   }
-  Run& run = runs_[run_count_];
+  FlowRun& run = runs_[run_count_];
   flow_hashes_[run_count_++] = candidate.flow_hash;
-  run = Run{};
+  run = FlowRun{};
   run.first = candidate;
   run.write = write_count_ - 1;
   run.opened = ++opened_;
@@ -187,8 +206,8 @@ void Coalescer::OpenRun(const Candidate& candidate) {
 }
 
 // Appends the packet to its flow's run, and ends the run if it cannot go on behind it. False: it does not belong there.
-bool Coalescer::ExtendRun(std::size_t index, const Candidate& candidate) {
-  Run& run = runs_[index];
+bool Coalescer::ExtendRun(std::size_t index, const FlowPacket& candidate) {
+  FlowRun& run = runs_[index];
   TunWrite& write = writes_[run.write];
   if (candidate.payload_bytes > run.first.payload_bytes || write.bytes + candidate.payload_bytes > kMaxPacketBytes ||
       !HeadersMatch(run, candidate)) {
@@ -204,7 +223,7 @@ bool Coalescer::ExtendRun(std::size_t index, const Candidate& candidate) {
   write.bytes += candidate.payload_bytes;
   if (!candidate.is_v6) {
     const std::uint16_t id = LoadAs<U16Be>(&candidate.packet[kIpv4Id]);
-    run.id_rule = id == run.last_id ? IdRule::kConstant : IdRule::kCounting;
+    run.id_rule = id == run.last_id ? FlowRun::IdRule::kConstant : FlowRun::IdRule::kCounting;
     run.last_id = id;
   }
   run.next_sequence += static_cast<std::uint32_t>(candidate.payload_bytes);
@@ -218,10 +237,10 @@ bool Coalescer::ExtendRun(std::size_t index, const Candidate& candidate) {
 // A run of one keeps its packet as it came. A longer one gets the headers of a super-packet: the whole length, and the
 // pseudo-header's sum where the kernel is to put the checksum.
 void Coalescer::EndRun(std::size_t index) {
-  const Run& run = runs_[index];
+  const FlowRun& run = runs_[index];
   TunWrite& write = writes_[run.write];
   if (write.packet_count > 1) {
-    const Candidate& first = run.first;
+    const FlowPacket& first = run.first;
     std::uint8_t* const ip = first.packet.data();
     std::uint8_t* const transport = ip + first.ip_bytes;
     const std::size_t transport_bytes = write.bytes - first.ip_bytes;
@@ -230,12 +249,12 @@ void Coalescer::EndRun(std::size_t index) {
     } else {
       Store(ip + kIpv4TotalLength, U16Be(static_cast<std::uint16_t>(write.bytes)));
       std::memset(ip + kIpv4Checksum, 0, 2);
-      Store(ip + kIpv4Checksum, FinishChecksum(SumWords(Bytes(ip, kIpv4HeaderBytes))));
+      Store(ip + kIpv4Checksum, FinishChecksum(SumFixed<kIpv4HeaderBytes>(ip)));
     }
     const std::size_t checksum_offset = first.is_tcp ? kTcpChecksum : kUdpChecksum;
-    const Bytes addresses(ip + AddressStart(first.is_v6), AddressBytes(first.is_v6));
     const std::uint8_t protocol = first.is_tcp ? kProtocolTcp : kProtocolUdp;
-    Store(transport + checksum_offset, FoldSum(PseudoHeaderSum(addresses, protocol, transport_bytes)));
+    const std::uint8_t* const addresses = ip + AddressStart(first.is_v6);
+    Store(transport + checksum_offset, FoldSum(PseudoHeaderSum(addresses, first.is_v6, protocol, transport_bytes)));
     if (run.is_pushed) transport[kTcpFlags] |= kTcpPush;
     if (!first.is_tcp) Store(transport + kUdpLength, U16Be(static_cast<std::uint16_t>(transport_bytes)));
 

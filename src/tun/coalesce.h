@@ -46,6 +46,35 @@ struct CoalesceOptions {
 inline constexpr std::size_t kMaxOpenFlows = 32;
 inline constexpr std::size_t kMaxWriteParts = 128;  // iovecs of one write, far below UIO_MAXIOV
 
+namespace internal {
+
+// What the coalescer learns of a packet that belongs to a TCP or UDP flow.
+struct FlowPacket {
+  MutableBytes packet;
+  bool is_v6 = false;
+  bool is_tcp = false;
+  bool may_merge = false;  // false: it ends its flow's run and goes alone
+  std::size_t ip_bytes = 0;
+  std::size_t head_bytes = 0;
+  std::size_t payload_bytes = 0;
+  std::uint32_t flow_hash = 0;
+};
+
+struct FlowRun {
+  enum class IdRule : std::uint8_t { kOpen, kCounting, kConstant };
+
+  FlowPacket first;
+  std::size_t write = 0;  // index of its TunWrite
+  std::uint64_t opened = 0;
+  bool is_verified = false;  // the first packet's checksums; a lone packet is never summed
+  bool is_pushed = false;    // the last packet had PSH
+  IdRule id_rule = IdRule::kOpen;
+  std::uint16_t last_id = 0;
+  std::uint32_t next_sequence = 0;
+};
+
+}  // namespace internal
+
 // Reused batch after batch; after warm-up it does not allocate. Holds one TunWrite per packet of a batch at most.
 class Coalescer {
  public:
@@ -61,38 +90,10 @@ class Coalescer {
   void Clear();
 
  private:
-  // What Add() learns of a packet that belongs to a TCP or UDP flow.
-  struct Candidate {
-    MutableBytes packet;
-    bool is_v6 = false;
-    bool is_tcp = false;
-    bool may_merge = false;  // false: it ends its flow's run and goes alone
-    std::size_t ip_bytes = 0;
-    std::size_t head_bytes = 0;
-    std::size_t payload_bytes = 0;
-    std::uint32_t flow_hash = 0;
-  };
-  enum class IdRule : std::uint8_t { kOpen, kCounting, kConstant };
-  struct Run {
-    Candidate first;
-    std::size_t write = 0;  // index in writes_
-    std::uint64_t opened = 0;
-    bool is_verified = false;  // the first packet's checksums; a lone packet is never summed
-    bool is_pushed = false;    // the last packet had PSH
-    IdRule id_rule = IdRule::kOpen;
-    std::uint16_t last_id = 0;
-    std::uint32_t next_sequence = 0;
-  };
-
-  static bool Classify(MutableBytes packet, Candidate& out);
-  static bool IsSameFlow(const Candidate& a, const Candidate& b);
-  static bool HasGoodChecksums(const Candidate& candidate);
-  static bool HeadersMatch(const Run& run, const Candidate& next);
-
   TunWrite& AddWrite(MutableBytes packet);
-  std::size_t FindRun(const Candidate& candidate) const;
-  void OpenRun(const Candidate& candidate);
-  bool ExtendRun(std::size_t index, const Candidate& candidate);
+  std::size_t FindRun(const internal::FlowPacket& candidate) const;
+  void OpenRun(const internal::FlowPacket& candidate);
+  bool ExtendRun(std::size_t index, const internal::FlowPacket& candidate);
   void EndRun(std::size_t index);
   void EndAllRuns();
 
@@ -103,7 +104,7 @@ class Coalescer {
   std::size_t run_count_ = 0;
   std::uint64_t opened_ = 0;
   std::array<std::uint32_t, kMaxOpenFlows> flow_hashes_{};
-  std::array<Run, kMaxOpenFlows> runs_{};
+  std::array<internal::FlowRun, kMaxOpenFlows> runs_{};
 };
 
 }  // namespace adit

@@ -83,8 +83,8 @@ SplitError Splitter::PrepareSegments(const VirtioHeader& header) {
     transport_sum_ = WordSum{LoadAs<std::uint16_t>(&transport[checksum_offset])} + whole_length;
   } else {
     if (layout->has_routing_header) return SplitError::kMalformed;
-    const Bytes addresses = is_v6_ ? packet_.subspan(kIpv6Addresses, 32) : packet_.subspan(kIpv4Addresses, 8);
-    transport_sum_ = PseudoHeaderSum(addresses, layout->protocol, 0);
+    const std::uint8_t* const addresses = &packet_[is_v6_ ? kIpv6Addresses : kIpv4Addresses];
+    transport_sum_ = PseudoHeaderSum(addresses, is_v6_, layout->protocol, 0);
   }
 
   std::memcpy(head_.data(), packet_.data(), head_bytes);
