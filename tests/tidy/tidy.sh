@@ -29,8 +29,8 @@ kDoors='src/(base/fd\.h|tun/device\.(cc|h)|udp/socket\.(cc|h)|routing/(netlink|n
 kShared='src/(tunnel/(drop|exchange|handshake_queue|index_table|keypair|peer|published)\.(h|cc)|tun/device\.(h|cc)|udp/socket\.(h|cc)|routing/netns\.cc)'
 kPerThread='src/crypto/primitives\.cc'  # OpenSSL contexts, one per thread and never shared
 kRandomSources='src/(base/random\.h|crypto/primitives\.cc)'
-# Tests open descriptors and start threads to test those who do; their helpers are called test_*.h.
-kTests='(_test\.cc|/test_[a-z_]*\.(h|cc))'
+# Tests open descriptors and start threads to test those who do; their helpers are called test_X.h or X_fixture.h.
+kTests='(_test\.cc|/(test_[a-z_]*|[a-z_]*_fixture)\.(h|cc))'
 
 kMaxLines=1000
 kMaxTestLines=1500  # a list of cases, which is looked up rather than read
