@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -349,6 +350,25 @@ TEST(UapiServer, BoundsTheMemoryOfUnfinishedRequests) {
   EXPECT_EQ(second.Ask("set=1\nlisten_port=7\n\n"), "errno=0\n\n");
   EXPECT_EQ(first.Ask("\n"), "errno=0\n\n");
   EXPECT_EQ(second.Ask(megabyte + "\n"), "errno=0\n\n");
+}
+
+TEST(UapiServer, GoesOnAcceptingAfterDescriptorsRanOut) {
+  TemporaryDirectory directory;
+  Serving serving(In(directory));
+  const Fd client(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none{.rlim_cur = 0, .rlim_max = before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  const sockaddr_un address = LocalAddress(SocketIn(directory));
+  const int connected = connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  std::this_thread::sleep_for(250ms);
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  ASSERT_EQ(connected, 0);
+  ASSERT_EQ(send(client.get(), "get=1\n\n", 7, MSG_NOSIGNAL), 7);
+  char answer[9];
+  EXPECT_EQ(recv(client.get(), answer, sizeof answer, MSG_WAITALL), 9);
+  EXPECT_EQ(std::string_view(answer, 9), "errno=0\n\n");
 }
 
 TEST(UapiServer, TellsWhenItsFileIsDeletedOrReplaced) {
