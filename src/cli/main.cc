@@ -1,1 +1,47 @@
-int main() { return 0; }
+#include <cstdio>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "cli/demo_command.h"
+#include "cli/device_command.h"
+#include "cli/down_command.h"
+#include "cli/keys_command.h"
+#include "cli/log.h"
+#include "cli/options.h"
+#include "cli/status_command.h"
+#include "cli/up_command.h"
+
+namespace {
+
+using namespace adit;
+
+Outcome Run(const DeviceCommand& command) { return RunDevice(command); }
+Outcome Run(const UpCommand& command) { return RunUp(command); }
+Outcome Run(const DownCommand& command) { return RunDown(command); }
+Outcome Run(const CleanupCommand& command) { return RunCleanup(command); }
+Outcome Run(const StatusCommand& command) { return RunStatus(command); }
+Outcome Run(const CheckCommand& command) { return RunCheck(command); }
+Outcome Run(const GenkeyCommand&) { return RunGenkey(); }
+Outcome Run(const GenpskCommand&) { return RunGenpsk(); }
+Outcome Run(const PubkeyCommand&) { return RunPubkey(); }
+Outcome Run(const DemoCommand&) { return RunDemo(); }
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::vector<std::string> words(argv + (argc > 0 ? 1 : 0), argv + argc);
+  const auto command = ParseCommandLine(words);
+  if (!command) {
+    if (command.error().code == ExitCode::kClean) {
+      std::fputs(command.error().text.c_str(), stdout);
+    } else {
+      PrintError(command.error().text);
+    }
+    return static_cast<int>(command.error().code);
+  }
+  const Outcome outcome = std::visit([](const auto& chosen) { return Run(chosen); }, *command);
+  if (outcome) return static_cast<int>(ExitCode::kClean);
+  PrintError(outcome.error().message);
+  return static_cast<int>(outcome.error().code);
+}

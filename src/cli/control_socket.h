@@ -1,0 +1,50 @@
+// NAME.sock of a tunnel that `up` or `run` made: how `status` and `down` talk to it. Lines, not UAPI:
+//
+//   "status\n"       one line of JSON (status.h)
+//   "status keys\n"  the same with private and preshared keys
+//   "stop\n"         takes the tunnel down; the answer comes when that is done: "ok\n", or a sentence what remains
+//
+// 0600: who may open it may read the keys.
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "base/time.h"
+
+namespace adit {
+
+inline constexpr std::size_t kMaxControlClients = 16;       // one more is refused at once
+inline constexpr std::size_t kMaxControlRequestBytes = 64;  // longer: the client is dropped
+inline constexpr Duration kControlIdleTimeout = 10s;
+
+struct ControlHandlers {
+  std::function<std::string(bool show_keys)> status;  // without a newline
+  std::function<void()> stop;
+};
+
+// Control thread only.
+class ControlSocket {
+ public:
+  // REQUIRES: the TunnelLock of this name is held, since a stale file is replaced.
+  static Result<std::unique_ptr<ControlSocket>> Listen(boost::asio::io_context& io, const std::string& path,
+                                                       ControlHandlers handlers);
+  ~ControlSocket();  // removes the file
+
+  // Answers those who asked to stop. The last call before the destructor.
+  void AnswerStops(const std::string& answer);
+
+ private:
+  class Impl;
+  explicit ControlSocket(std::shared_ptr<Impl> impl);
+  std::shared_ptr<Impl> impl_;
+};
+
+// The client's side, blocking: sends `request` and returns the answer without its newline. Error.code: ECONNREFUSED or
+// ENOENT if nobody listens, EACCES, ETIMEDOUT, ECONNRESET if it hung up without an answer.
+Result<std::string> AskTunnel(const std::string& socket_path, const std::string& request, Duration timeout);
+
+}  // namespace adit

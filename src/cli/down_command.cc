@@ -1,0 +1,100 @@
+#include "cli/down_command.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <string>
+#include <thread>
+
+#include "cli/control_socket.h"
+#include "cli/dns.h"
+#include "cli/log.h"
+#include "cli/loop.h"
+#include "cli/run_files.h"
+#include "routing/routing.h"
+
+namespace adit {
+namespace {
+
+// PreDown hooks of a person's own may take a while; the rest of a stop takes milliseconds.
+constexpr Duration kStopTimeout = 60s;
+constexpr auto kGonePoll = std::chrono::milliseconds(2);
+constexpr auto kGoneTimeout = std::chrono::seconds(10);
+
+bool HasLeftovers(const RunFiles& files) {
+  return access(files.journal.c_str(), F_OK) == 0 || access(files.socket.c_str(), F_OK) == 0 ||
+         access(files.lock.c_str(), F_OK) == 0 || access(files.dns.c_str(), F_OK) == 0;
+}
+
+// REQUIRES: the lock is held, so nobody runs it.
+Outcome RemoveLeftovers(const std::string& name, const RunFiles& files) {
+  if (const auto cleaned = Cleanup(files.journal); !cleaned) return FailFrom(cleaned.error());
+  Loop loop;
+  if (const auto removed = RemoveDns(loop, name, files); !removed) PrintWarning(removed.error().message);
+  unlink(files.socket.c_str());
+  return {};
+}
+
+Outcome NotRunning(const std::string& name) {
+  return FailWith(ExitCode::kFailure, "no tunnel {} of ours is up; `adit status` lists those that are", name);
+}
+
+}  // namespace
+
+Outcome RunCleanup(const CleanupCommand& command) {
+  const auto target = ResolveTarget(command.target);
+  if (!target) return std::unexpected(target.error());
+  const std::string& name = target->interface_name;
+  const RunFiles files = RunFilesOf(name);
+  if (!HasLeftovers(files)) {
+    fmt::print("nothing of {} is left behind\n", name);
+    return {};
+  }
+  const auto lock = TunnelLock::Take(files);
+  if (!lock && lock.error().code == EWOULDBLOCK) {
+    return FailWith(ExitCode::kFailure, "{} is up ({}); `adit down {}` takes it down", name, lock.error().message,
+                    name);
+  }
+  if (!lock) return FailFrom(lock.error());
+  if (auto removed = RemoveLeftovers(name, files); !removed) return removed;
+  fmt::print("what {} left behind is removed\n", name);
+  return {};
+}
+
+Outcome RunDown(const DownCommand& command) {
+  const auto target = ResolveTarget(command.target);
+  if (!target) return std::unexpected(target.error());
+  const std::string& name = target->interface_name;
+  const RunFiles files = RunFilesOf(name);
+  if (!HasLeftovers(files)) return NotRunning(name);
+
+  const auto answer = AskTunnel(files.socket, "stop", kStopTimeout);
+  if (!answer && answer.error().code == EACCES) {
+    return FailWith(ExitCode::kEnvironment, "{}; run as root", answer.error().message);
+  }
+  if (!answer && answer.error().code == ETIMEDOUT) return FailWith(ExitCode::kFailure, "{}", answer.error().message);
+
+  // The process lets go of its lock when nothing of the tunnel is left, whether it answered or died.
+  const auto deadline = std::chrono::steady_clock::now() + kGoneTimeout;
+  auto lock = TunnelLock::Take(files);
+  while (!lock && lock.error().code == EWOULDBLOCK && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(kGonePoll);
+    lock = TunnelLock::Take(files);
+  }
+  if (!lock && lock.error().code == EWOULDBLOCK) {
+    return FailWith(ExitCode::kFailure, "{} does not stop: {}", name, lock.error().message);
+  }
+  if (!lock) return FailFrom(lock.error());
+  if (answer && *answer == "ok") return {};
+  if (answer) return FailWith(ExitCode::kFailure, "{} is down, but: {}", name, *answer);
+  if (answer.error().code == ECONNRESET) {
+    // It ended by itself, or was stopped by somebody else, while we asked.
+    if (access(files.journal.c_str(), F_OK) != 0) return {};
+  }
+  if (auto removed = RemoveLeftovers(name, files); !removed) return removed;
+  PrintWarning(fmt::format("the process of {} was killed; what it left behind is removed", name));
+  return {};
+}
+
+}  // namespace adit

@@ -1,0 +1,20 @@
+// The knobs of the data plane that the environment may turn; everything else is found out at start.
+#pragma once
+
+#include "base/result.h"
+#include "engine/engine.h"
+#include "tun/device.h"
+
+namespace adit {
+
+struct EngineSettings {
+  EngineOptions engine;
+  TunOptions tun;
+};
+
+// WG_THREADS: outbound threads, each with a TUN queue of its own, 1 to kMaxThreads (default 1). ADIT_AEAD: a backend by
+// name. WIREGUARD_GSO=off: no offload on any edge. The error says which value is wrong.
+inline constexpr unsigned kMaxThreads = 64;
+Result<EngineSettings> EngineSettingsFromEnvironment();
+
+}  // namespace adit

@@ -1,0 +1,163 @@
+#include "cli/options.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <sstream>
+#include <vector>
+
+#include "cli/version.h"
+#include "config/interface_name.h"
+
+namespace adit {
+namespace {
+
+constexpr std::array kCommandNames = {"up",      "run",    "down",   "status", "check",
+                                      "cleanup", "genkey", "genpsk", "pubkey", "demo"};
+
+bool IsCommandName(std::string_view word) { return std::ranges::find(kCommandNames, word) != kCommandNames.end(); }
+
+// Levenshtein's distance; the words are short.
+std::size_t EditDistance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({substituted, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+std::string UnknownCommand(std::string_view word) {
+  const auto nearest =
+      std::ranges::min_element(kCommandNames, {}, [&](const char* name) { return EditDistance(word, name); });
+  if (EditDistance(word, *nearest) <= 2) {
+    return fmt::format("unknown command \"{}\"; did you mean \"adit {}\"?", word, *nearest);
+  }
+  return fmt::format("unknown command \"{}\"; `adit --help` lists the commands", word);
+}
+
+std::unexpected<NoCommand> UsageError(std::string text) {
+  return std::unexpected(NoCommand{ExitCode::kUsage, std::move(text)});
+}
+
+// wireguard-go's command line, or nothing. `words` is not empty.
+std::optional<std::expected<Command, NoCommand>> ParseDeviceForm(std::span<const std::string> words) {
+  const bool foreground = words[0] == "-f" || words[0] == "--foreground";
+  if (foreground && words.size() < 2) {
+    return UsageError("-f needs the name of an interface: adit -f IFNAME");
+  }
+  const std::string& name = words[foreground ? 1 : 0];
+  if (!foreground && (IsCommandName(name) || name.starts_with('-'))) return std::nullopt;
+  if (words.size() > (foreground ? 2u : 1u)) {
+    if (!foreground) return UsageError(UnknownCommand(name));
+    return UsageError(fmt::format("adit -f takes one interface name, not also \"{}\"", words[2]));
+  }
+  if (const auto good = CheckInterfaceName(name); !good) {
+    return UsageError(foreground ? good.error().message : UnknownCommand(name));
+  }
+  return DeviceCommand{name, foreground};
+}
+
+std::optional<std::chrono::seconds> ParseSeconds(std::string_view text) {
+  // An hour is more than anybody waits for; the bound keeps the arithmetic with deadlines safe.
+  constexpr unsigned kMaxSeconds = 3600;
+  unsigned seconds = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  if (error != std::errc{} || end != text.data() + text.size() || seconds > kMaxSeconds) return std::nullopt;
+  return std::chrono::seconds(seconds);
+}
+
+}  // namespace
+
+OutcomeOf<ConfTarget> ResolveTarget(std::string_view target) {
+  if (target.find('/') == target.npos && !target.ends_with(".conf")) {
+    if (const auto good = CheckInterfaceName(target); !good) {
+      return FailWith(ExitCode::kUsage, "{}; a file has a slash or ends in .conf", good.error().message);
+    }
+    return ConfTarget{fmt::format("/etc/wireguard/{}.conf", target), std::string(target)};
+  }
+  auto name = InterfaceNameOfFile(target);
+  if (!name) return FailWith(ExitCode::kUsage, "{}", name.error().message);
+  return ConfTarget{std::string(target), std::move(*name)};
+}
+
+std::expected<Command, NoCommand> ParseCommandLine(std::span<const std::string> words) {
+  if (!words.empty()) {
+    if (auto device = ParseDeviceForm(words)) return *device;
+  }
+
+  CLI::App app("Adit: a userspace WireGuard client for Linux with integrated routing.", "adit");
+  app.set_version_flag("--version", std::string(kVersion));
+  app.require_subcommand(1);
+  app.footer(
+      "adit [-f] IFNAME\n"
+      "  A bare device with a UAPI socket for `wg`, as wireguard-go; -f stays in the foreground.\n\n"
+      "Exit codes: 0 clean, 1 run-time failure, 2 usage, 3 configuration invalid, 4 environment missing,\n"
+      "5 no handshake within --wait.");
+
+  std::string target;
+  std::string wait;
+  StatusCommand status;
+  const auto add = [&](const char* name, const char* text) { return app.add_subcommand(name, text); };
+  const auto add_target = [&](const char* name, const char* text) {
+    CLI::App* command = add(name, text);
+    command->add_option("TARGET", target, "NAME (of /etc/wireguard/NAME.conf) or FILE")->required();
+    return command;
+  };
+  const auto add_wait = [&](CLI::App* command) {
+    command->add_flag(fmt::format("--wait{{{}}}", kDefaultHandshakeWait.count()), wait,
+                      "Wait for a first handshake, at most SECONDS (--wait=SECONDS); exit 5 without one");
+  };
+  CLI::App* up = add_target("up", "Bring a tunnel up in the background: device, addresses, routes, rules, hooks");
+  CLI::App* run = add_target("run", "The same in the foreground, until SIGTERM");
+  add_wait(up);
+  add_wait(run);
+  CLI::App* down = add_target("down", "Take a tunnel down and leave the machine as it was");
+  CLI::App* status_app = add("status", "Show the tunnels that are up");
+  status_app->add_option("NAME", status.name, "Only this one");
+  status_app->add_flag("--json", status.json, "As JSON");
+  status_app->add_flag("--show-keys", status.show_keys, "Show private and preshared keys");
+  CLI::App* check = add_target("check", "Validate a file and print what `up` would do, changing nothing");
+  CLI::App* cleanup = add_target("cleanup", "Undo what a crashed run left behind");
+  CLI::App* genkey = add("genkey", "Print a new private key");
+  CLI::App* genpsk = add("genpsk", "Print a new preshared key");
+  CLI::App* pubkey = add("pubkey", "Read a private key from stdin, print its public key");
+  add("demo", "Two hosts in namespaces, a full tunnel between them, and a proof that nothing loops");
+
+  if (words.empty()) return UsageError("a command is needed; `adit --help` lists them");
+  try {
+    std::vector<std::string> reversed(words.rbegin(), words.rend());
+    app.parse(reversed);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() != 0) return UsageError(error.what());
+    std::ostringstream out;
+    app.exit(error, out, out);
+    return std::unexpected(NoCommand{ExitCode::kClean, out.str()});
+  }
+
+  if (up->parsed() || run->parsed()) {
+    UpCommand command{target, run->parsed(), std::nullopt};
+    if (!wait.empty()) {
+      command.wait = ParseSeconds(wait);
+      if (!command.wait) return UsageError(fmt::format("--wait={} is not a number of seconds up to 3600", wait));
+    }
+    return command;
+  }
+  if (down->parsed()) return DownCommand{target};
+  if (cleanup->parsed()) return CleanupCommand{target};
+  if (check->parsed()) return CheckCommand{target};
+  if (genkey->parsed()) return GenkeyCommand{};
+  if (genpsk->parsed()) return GenpskCommand{};
+  if (pubkey->parsed()) return PubkeyCommand{};
+  if (status_app->parsed()) return status;
+  return DemoCommand{};
+}
+
+}  // namespace adit

@@ -1,0 +1,74 @@
+// The command line: from words to one of the commands below. Pure; it neither prints nor exits.
+#pragma once
+
+#include <chrono>
+#include <expected>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+
+#include "cli/outcome.h"
+
+namespace adit {
+
+// `adit [-f|--foreground] IFNAME`, wireguard-go's command line: a bare device with a UAPI socket.
+struct DeviceCommand {
+  std::string interface_name;
+  bool foreground = false;
+};
+
+struct UpCommand {
+  std::string target;                        // a name or a file
+  bool foreground = false;                   // `adit run`
+  std::optional<std::chrono::seconds> wait;  // for the first handshake
+};
+
+struct DownCommand {
+  std::string target;
+};
+
+struct CleanupCommand {
+  std::string target;
+};
+
+struct StatusCommand {
+  std::string name;  // empty: all
+  bool json = false;
+  bool show_keys = false;
+};
+
+struct CheckCommand {
+  std::string target;
+};
+
+struct GenkeyCommand {};
+struct GenpskCommand {};
+struct PubkeyCommand {};
+struct DemoCommand {};
+
+using Command = std::variant<DeviceCommand, UpCommand, DownCommand, CleanupCommand, StatusCommand, CheckCommand,
+                             GenkeyCommand, GenpskCommand, PubkeyCommand, DemoCommand>;
+
+// There is no command to run: help or the version was asked for (kClean, `text` goes to stdout), or the words make no
+// sense (kUsage, `text` is a sentence for stderr).
+struct NoCommand {
+  ExitCode code = ExitCode::kClean;
+  std::string text;
+};
+
+inline constexpr std::chrono::seconds kDefaultHandshakeWait{30};
+
+// `words` are argv[1..].
+std::expected<Command, NoCommand> ParseCommandLine(std::span<const std::string> words);
+
+// Which file and which interface `adit up TARGET` means. A word with a slash or ending in ".conf" is a file, anything
+// else stands for /etc/wireguard/NAME.conf; the interface is called like the file without ".conf".
+struct ConfTarget {
+  std::string file;
+  std::string interface_name;
+};
+OutcomeOf<ConfTarget> ResolveTarget(std::string_view target);
+
+}  // namespace adit

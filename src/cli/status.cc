@@ -1,0 +1,195 @@
+#include "cli/status.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <nlohmann/json.hpp>
+
+namespace adit {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kHidden = "(hidden)";
+
+Json PeerToJson(const TunnelFacts& facts, const PeerStatus& peer, bool show_keys) {
+  Json json;
+  json["public_key"] = KeyToBase64(peer.public_key.bytes);
+  if (const auto name = facts.peer_names.find(peer.public_key); name != facts.peer_names.end()) {
+    json["name"] = name->second;
+  }
+  if (peer.preshared_key.is_zero()) {
+    json["preshared_key"] = nullptr;
+  } else {
+    json["preshared_key"] = show_keys ? KeyToBase64(peer.preshared_key) : kHidden;
+  }
+  json["endpoint"] = peer.endpoint ? Json(peer.endpoint->ToString()) : Json(nullptr);
+  json["allowed_ips"] = Json::array();
+  for (const Prefix& prefix : peer.allowed_ips) json["allowed_ips"].push_back(prefix.ToString());
+  json["latest_handshake"] = peer.last_handshake ? Json(peer.last_handshake->seconds) : Json(nullptr);
+  json["rx_bytes"] = peer.rx_bytes;
+  json["tx_bytes"] = peer.tx_bytes;
+  json["persistent_keepalive"] = peer.persistent_keepalive_seconds;
+  return json;
+}
+
+Json ToObject(const std::vector<std::pair<std::string, std::uint64_t>>& pairs) {
+  Json json = Json::object();
+  for (const auto& [name, value] : pairs) json[name] = value;
+  return json;
+}
+
+// Escape codes, or nothing.
+struct Paint {
+  bool is_on;
+  std::string operator()(int code, std::string_view text) const {
+    return is_on ? fmt::format("\x1b[{}m{}\x1b[0m", code, text) : std::string(text);
+  }
+};
+constexpr int kBold = 1, kGreen = 32, kYellow = 33;
+
+std::string Join(const Json& list) {
+  std::string result;
+  for (const auto& item : list) {
+    if (!result.empty()) result += ", ";
+    result += item.get<std::string>();
+  }
+  return result.empty() ? "(none)" : result;
+}
+
+std::string PeerToText(const Json& peer, std::int64_t now, const Paint& paint) {
+  std::string text;
+  const auto line = [&](std::string_view label, std::string_view value) {
+    text += fmt::format("  {}: {}\n", paint(kBold, label), value);
+  };
+  text += fmt::format("\n{}: {}\n", paint(kYellow, "peer"), paint(kYellow, peer["public_key"].get<std::string>()));
+  if (peer.contains("name")) line("name", peer["name"].get<std::string>());
+  if (!peer["preshared_key"].is_null()) line("preshared key", peer["preshared_key"].get<std::string>());
+  if (!peer["endpoint"].is_null()) line("endpoint", peer["endpoint"].get<std::string>());
+  line("allowed ips", Join(peer["allowed_ips"]));
+  if (!peer["latest_handshake"].is_null()) {
+    line("latest handshake", AgoText(now - peer["latest_handshake"].get<std::int64_t>()));
+  }
+  const auto rx = peer["rx_bytes"].get<std::uint64_t>();
+  const auto tx = peer["tx_bytes"].get<std::uint64_t>();
+  if (rx != 0 || tx != 0) line("transfer", fmt::format("{} received, {} sent", BytesText(rx), BytesText(tx)));
+  if (const auto seconds = peer["persistent_keepalive"].get<unsigned>(); seconds != 0) {
+    line("persistent keepalive", fmt::format("every {} second{}", seconds, seconds == 1 ? "" : "s"));
+  }
+  return text;
+}
+
+}  // namespace
+
+Json StatusToJson(const TunnelFacts& facts, const DeviceStatus& device, const EngineStatus& engine, bool show_keys) {
+  Json json;
+  json["name"] = facts.name;
+  json["state"] = facts.state;
+  json["file"] = facts.file;
+  json["pid"] = facts.pid;
+  json["since"] = facts.since;
+  json["interface"] = engine.interface_name;
+  json["mtu"] = facts.mtu;
+  json["addresses"] = facts.addresses;
+  if (device.private_key.is_zero()) {
+    json["public_key"] = nullptr;
+    json["private_key"] = nullptr;
+  } else {
+    json["public_key"] = KeyToBase64(device.private_key.ComputePublicKey().bytes);
+    json["private_key"] = show_keys ? KeyToBase64(device.private_key) : kHidden;
+  }
+  json["listen_port"] = device.listen_port;
+  json["fwmark"] = device.fwmark;
+  json["dns"] = facts.dns;
+  json["routing"] = facts.routing;
+  json["warnings"] = facts.warnings;
+  json["engine"] = {{"is_up", engine.is_up},
+                    {"aead", std::string(Name(engine.aead))},
+                    {"tun_vnet_hdr", engine.tun_offloads.vnet_hdr},
+                    {"tun_checksum", engine.tun_offloads.checksum},
+                    {"tun_tso", engine.tun_offloads.tso},
+                    {"tun_uso", engine.tun_offloads.uso},
+                    {"udp_gso", engine.udp_gso},
+                    {"udp_gro", engine.udp_gro},
+                    {"degrade_count", engine.degrade_count}};
+  json["drops"] = ToObject(engine.drops);
+  json["counters"] = ToObject(engine.counters);
+  json["peers"] = Json::array();
+  for (const PeerStatus& peer : device.peers) json["peers"].push_back(PeerToJson(facts, peer, show_keys));
+  return json;
+}
+
+std::string StatusToText(const Json& status, std::int64_t now, bool colour) {
+  const Paint paint{colour};
+  std::string text;
+  const auto line = [&](std::string_view label, std::string_view value) {
+    text += fmt::format("  {}: {}\n", paint(kBold, label), value);
+  };
+  const auto name = status["name"].get<std::string>();
+  text += fmt::format("{}: {}\n", paint(kGreen, "interface"), paint(kGreen, name));
+  if (status["state"] != "up") line("state", status["state"].get<std::string>());
+  if (!status["public_key"].is_null()) line("public key", status["public_key"].get<std::string>());
+  if (!status["private_key"].is_null()) line("private key", status["private_key"].get<std::string>());
+  if (status["listen_port"] != 0) line("listening port", status["listen_port"].dump());
+  if (status["fwmark"] != 0) line("fwmark", fmt::format("{:#x}", status["fwmark"].get<std::uint32_t>()));
+  line("addresses", Join(status["addresses"]));
+  line("mtu", status["mtu"].dump());
+  if (!status["dns"].empty()) line("dns", Join(status["dns"]));
+
+  const Json& engine = status["engine"];
+  constexpr std::array<std::pair<const char*, const char*>, 6> kOffloads = {{{"tun_vnet_hdr", "tun vnet-hdr"},
+                                                                             {"tun_checksum", "tun checksum"},
+                                                                             {"tun_tso", "tun tso"},
+                                                                             {"tun_uso", "tun uso"},
+                                                                             {"udp_gso", "udp gso"},
+                                                                             {"udp_gro", "udp gro"}}};
+  Json on = Json::array();
+  for (const auto& [key, label] : kOffloads) {
+    if (engine[key].get<bool>()) on.push_back(label);
+  }
+  line("cipher", fmt::format("chacha20-poly1305 by {}", engine["aead"].get<std::string>()));
+  line("offloads", Join(on));
+  if (engine["degrade_count"] != 0) line("offloads given up", engine["degrade_count"].dump());
+  std::string drops;
+  for (const auto& [reason, count] : status["drops"].items()) {
+    drops += fmt::format("{}{} {}", drops.empty() ? "" : ", ", reason, count.dump());
+  }
+  line("drops", drops.empty() ? "none" : drops);
+  for (const Json& warning : status["warnings"]) line("warning", warning.get<std::string>());
+  for (const Json& peer : status["peers"]) text += PeerToText(peer, now, paint);
+  return text;
+}
+
+std::string AgoText(std::int64_t seconds) {
+  if (seconds < 0) return "in the future: the clock was set back";
+  if (seconds == 0) return "now";
+  struct Unit {
+    std::int64_t seconds;
+    const char* name;
+  };
+  constexpr std::array kUnits = {Unit{365 * 24 * 3600, "year"}, Unit{24 * 3600, "day"}, Unit{3600, "hour"},
+                                 Unit{60, "minute"}, Unit{1, "second"}};
+  std::string text;
+  for (const Unit& unit : kUnits) {
+    const std::int64_t count = seconds / unit.seconds;
+    seconds %= unit.seconds;
+    if (count != 0) {
+      text += fmt::format("{}{} {}{}", text.empty() ? "" : ", ", count, unit.name, count == 1 ? "" : "s");
+    }
+  }
+  return text + " ago";
+}
+
+std::string BytesText(std::uint64_t bytes) {
+  constexpr std::array kUnits = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+  if (bytes < 1024) return fmt::format("{} B", bytes);
+  double value = static_cast<double>(bytes) / 1024;
+  std::size_t unit = 0;
+  while (value >= 1024 && unit + 1 < kUnits.size()) {
+    value /= 1024;
+    ++unit;
+  }
+  return fmt::format("{:.2f} {}", value, kUnits[unit]);
+}
+
+}  // namespace adit

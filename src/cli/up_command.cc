@@ -1,0 +1,405 @@
+// The way up, each step with the one that takes it back:
+//
+//   1. read and validate the file            -
+//   2. lock the name, clean up a crash       release the lock
+//   3. TUN device, engine, sockets           close them, which removes the device
+//   4. PreUp                                 -
+//   5. endpoint names to addresses           -
+//   6. plan the routing, configure peers     -
+//   7. addresses, MTU, link, routes, rules   Routing::Down, by the journal
+//   8. DNS                                   resolvconf -d
+//   9. PostUp                                PreDown comes first on the way down, PostDown last
+//
+// Each wait runs the loop, so that hooks can use `wg` on the device and `adit down` is heard at any time.
+#include "cli/up_command.h"
+
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "cli/background.h"
+#include "cli/conf_io.h"
+#include "cli/control_socket.h"
+#include "cli/dns.h"
+#include "cli/engine_settings.h"
+#include "cli/hooks.h"
+#include "cli/log.h"
+#include "cli/loop.h"
+#include "cli/resolve.h"
+#include "cli/routing_config.h"
+#include "cli/run_files.h"
+#include "cli/status.h"
+#include "cli/sync.h"
+#include "config/environment.h"
+#include "control/uapi_server.h"
+#include "crypto/primitives.h"
+#include "engine/engine.h"
+#include "routing/routing.h"
+
+namespace adit {
+namespace {
+
+// The engine binds its sockets when it hears that the link is up; that takes milliseconds.
+constexpr Duration kBindTimeout = 5s;
+// How often --wait looks for a handshake.
+constexpr Duration kHandshakePoll = 20ms;
+// While --wait waits, this makes the engine start a handshake without any traffic. The value is wg's usual one.
+constexpr std::uint16_t kWaitKeepaliveSeconds = 25;
+
+class TunnelRun {
+ public:
+  TunnelRun(ConfTarget target, LoadedConf loaded, EngineSettings settings)
+      : file_(std::filesystem::absolute(target.file).string()),
+        name_(std::move(target.interface_name)),
+        files_(RunFilesOf(name_)),
+        conf_(std::move(loaded.conf)),
+        settings_(std::move(settings)),
+        loop_([this] { reload_is_wanted_ = true; }) {
+    facts_.name = name_;
+    facts_.file = file_;
+    facts_.state = "starting";
+    facts_.pid = getpid();
+    facts_.since = std::time(nullptr);
+    facts_.warnings = std::move(loaded.warnings);
+    for (const ConfPeer& peer : conf_.peers) {
+      if (!peer.name.empty()) facts_.peer_names[peer.public_key] = peer.name;
+    }
+  }
+
+  Outcome BringUp(const std::optional<std::chrono::seconds>& wait);
+  // Until something ends it.
+  void Serve();
+  // From any stage. Goes on after a failure and returns the first one.
+  Status TakeDown();
+
+  Loop& loop() { return loop_; }
+
+ private:
+  Outcome TakeName();
+  Outcome OpenDevice();
+  Outcome Configure();
+  Outcome ApplyRouting(const Plan& plan);
+  Outcome WaitForHandshake(std::chrono::seconds wait);
+  void Reload();
+  void Warn(const std::string& text);
+  std::string StatusLine(bool show_keys) const;
+  Outcome CheckNotEnded() const;
+
+  const std::string file_;
+  const std::string name_;
+  const RunFiles files_;
+  ConfFile conf_;
+  EngineSettings settings_;
+  TunnelFacts facts_;
+  bool reload_is_wanted_ = false;
+  bool was_up_ = false;
+
+  // In the order they come to be; the loop outlives what runs on it.
+  Loop loop_;
+  std::optional<TunnelLock> lock_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<UapiServer> uapi_;
+  std::unique_ptr<ControlSocket> control_;
+  std::vector<std::optional<SocketAddress>> endpoints_;
+  std::unique_ptr<Routing> routing_;
+};
+
+void TunnelRun::Warn(const std::string& text) {
+  PrintWarning(text);
+  facts_.warnings.push_back(text);
+}
+
+std::string TunnelRun::StatusLine(bool show_keys) const {
+  if (!engine_) return nlohmann::ordered_json{{"name", name_}, {"state", facts_.state}}.dump();
+  return StatusToJson(facts_, engine_->GetDevice(), engine_->GetEngine(), show_keys).dump();
+}
+
+Outcome TunnelRun::CheckNotEnded() const {
+  switch (loop_.end()) {
+    case End::kNone:
+      return {};
+    case End::kLinkRemoved:
+      return FailWith(ExitCode::kFailure, "the link {} was removed while it was coming up", name_);
+    case End::kSocketRemoved:
+      return FailWith(ExitCode::kFailure, "the socket of {} was removed while it was coming up", name_);
+    case End::kSignal:
+    case End::kAsked:
+      break;
+  }
+  return FailWith(ExitCode::kFailure, "stopped before {} was up; everything is undone", name_);
+}
+
+Outcome TunnelRun::TakeName() {
+  auto lock = TunnelLock::Take(files_);
+  if (!lock && lock.error().code == EWOULDBLOCK) {
+    return FailWith(ExitCode::kFailure, "{} is already up ({}); `adit down {}` takes it down", name_,
+                    lock.error().message, name_);
+  }
+  if (!lock) return FailFrom(lock.error());
+  lock_.emplace(std::move(*lock));
+
+  const bool had_journal = access(files_.journal.c_str(), F_OK) == 0;
+  const bool had_dns = access(files_.dns.c_str(), F_OK) == 0;
+  if (!had_journal && !had_dns) return {};
+  if (auto cleaned = Cleanup(files_.journal); !cleaned) {
+    return FailWith(ExitCode::kFailure, "an earlier run of {} crashed and cannot be cleaned up: {}", name_,
+                    cleaned.error().message);
+  }
+  if (auto cleaned = RemoveDns(loop_, name_, files_); !cleaned) Warn(cleaned.error().message);
+  PrintWarning(fmt::format("an earlier run of {} did not end cleanly; what it left behind is removed", name_));
+  return {};
+}
+
+Outcome TunnelRun::OpenDevice() {
+  auto tun = TunDevice::Create(name_, settings_.tun);
+  if (!tun) return FailFrom(tun.error());
+  auto engine = Engine::Start(loop_.io(), std::move(*tun), settings_.engine,
+                              [this](EngineEnd) { loop_.Finish(End::kLinkRemoved); });
+  if (!engine) return FailFrom(engine.error());
+  engine_ = std::move(*engine);
+
+  UapiServerOptions uapi_options;
+  uapi_options.name = name_;
+  uapi_options.on_removed = [this] { loop_.Finish(End::kSocketRemoved); };
+  auto uapi = UapiServer::Start(loop_.io(), *engine_, std::move(uapi_options));
+  if (!uapi) return FailWith(ExitCode::kFailure, "{}", uapi.error().message);
+  uapi_ = std::move(*uapi);
+
+  auto control = ControlSocket::Listen(
+      loop_.io(), files_.socket,
+      {[this](bool show_keys) { return StatusLine(show_keys); }, [this] { loop_.Finish(End::kAsked); }});
+  if (!control) return FailFrom(control.error());
+  control_ = std::move(*control);
+  return {};
+}
+
+Outcome TunnelRun::Configure() {
+  auto endpoints = ResolveEndpoints(loop_, conf_.peers, ResolutionRetriesFromEnvironment());
+  if (!endpoints) return FailWith(ExitCode::kFailure, "{}", endpoints.error().message);
+  endpoints_ = std::move(*endpoints);
+
+  const auto plan = PlanNow(ToRoutingConfig(conf_, endpoints_, name_));
+  if (!plan) return FailFrom(plan.error());
+
+  // The sockets carry the mark before any rule relies on it.
+  DeviceUpdate update = ToDeviceUpdate(conf_, endpoints_);
+  if (plan->fwmark != 0) update.fwmark = plan->fwmark;
+  if (const int error = engine_->SetDevice(update); error != 0) {
+    return FailFrom({fmt::format("the device does not take what {} says: {}{}", file_, std::strerror(error),
+                                 error == EADDRINUSE ? "; choose another ListenPort, or none" : ""),
+                     error});
+  }
+  return ApplyRouting(*plan);
+}
+
+Outcome TunnelRun::ApplyRouting(const Plan& plan) {
+  auto routing = Routing::Up(plan, files_.journal);
+  if (!routing) return FailFrom(routing.error());
+  routing_ = std::move(*routing);
+  for (const std::string& warning : plan.warnings) Warn(warning);
+  for (const std::string& finding : routing_->findings()) Warn(finding);
+  facts_.mtu = plan.mtu;
+  for (const auto& address : conf_.interface.addresses) facts_.addresses.push_back(address.ToString());
+  for (const Op& op : plan.ops) facts_.routing.push_back(ToString(op));
+
+  const auto is_bound = [this] { return engine_->GetEngine().is_up && engine_->GetDevice().listen_port != 0; };
+  // The engine is told by netlink; between its messages the loop has to turn, hence the short naps.
+  const auto deadline = std::chrono::steady_clock::now() + kBindTimeout;
+  while (!is_bound() && !loop_.has_ended() && std::chrono::steady_clock::now() < deadline) {
+    loop_.RunUntil(is_bound, kHandshakePoll);
+  }
+  if (auto fine = CheckNotEnded(); !fine) return fine;
+  if (!is_bound()) {
+    return FailWith(ExitCode::kFailure, "{}",
+                    conf_.interface.listen_port.value_or(0) != 0
+                        ? fmt::format("UDP port {} cannot be opened, another program has it; choose another ListenPort",
+                                      *conf_.interface.listen_port)
+                        : "no UDP port can be opened");
+  }
+  return {};
+}
+
+Outcome TunnelRun::WaitForHandshake(std::chrono::seconds wait) {
+  // A peer without keepalives would stay silent until there is something to send.
+  DeviceUpdate rouse, restore;
+  for (const ConfPeer& peer : conf_.peers) {
+    if (!peer.endpoint || peer.persistent_keepalive_seconds.value_or(0) != 0) continue;
+    PeerUpdate update;
+    update.public_key = peer.public_key;
+    update.update_only = true;
+    update.persistent_keepalive_seconds = kWaitKeepaliveSeconds;
+    rouse.peers.push_back(update);
+    update.persistent_keepalive_seconds = 0;
+    restore.peers.push_back(update);
+  }
+  engine_->SetDevice(rouse);
+  const auto has_handshake = [this] {
+    return std::ranges::any_of(engine_->GetDevice().peers, [](const PeerStatus& peer) { return peer.last_handshake.has_value(); });
+  };
+  const auto deadline = std::chrono::steady_clock::now() + wait;
+  while (!has_handshake() && !loop_.has_ended() && std::chrono::steady_clock::now() < deadline) {
+    loop_.RunUntil(has_handshake, kHandshakePoll);
+  }
+  engine_->SetDevice(restore);
+  if (has_handshake()) return {};
+  if (auto fine = CheckNotEnded(); !fine) return fine;
+  return FailWith(ExitCode::kNoHandshake,
+                  "no handshake within {} s: is the endpoint right, and does the peer know our key?", wait.count());
+}
+
+Outcome TunnelRun::BringUp(const std::optional<std::chrono::seconds>& wait) {
+  for (const std::string& warning : facts_.warnings) PrintWarning(warning);
+  if (auto done = TakeName(); !done) return done;
+  if (auto done = OpenDevice(); !done) return done;
+  if (auto ran = RunHooks(loop_, HookPhase::kPreUp, conf_.interface.pre_up, name_); !ran) {
+    if (auto fine = CheckNotEnded(); !fine) return fine;
+    return FailWith(ExitCode::kFailure, "{}", ran.error().message);
+  }
+  if (auto done = Configure(); !done) {
+    if (auto fine = CheckNotEnded(); !fine) return fine;
+    return done;
+  }
+  if (!conf_.interface.dns_servers.empty() || !conf_.interface.dns_search_domains.empty()) {
+    const auto applied = ApplyDns(loop_, conf_.interface, name_, files_);
+    if (!applied) return FailWith(ExitCode::kFailure, "{}", applied.error().message);
+    if (*applied) {
+      for (const IpAddress& server : conf_.interface.dns_servers) facts_.dns.push_back(server.ToString());
+    } else {
+      Warn("DNS = is not applied: there is no resolvconf on this machine, names are looked up as before");
+    }
+  }
+  if (auto ran = RunHooks(loop_, HookPhase::kPostUp, conf_.interface.post_up, name_); !ran) {
+    if (auto fine = CheckNotEnded(); !fine) return fine;
+    return FailWith(ExitCode::kFailure, "{}", ran.error().message);
+  }
+  if (wait) {
+    if (auto done = WaitForHandshake(*wait); !done) return done;
+  }
+  if (auto fine = CheckNotEnded(); !fine) return fine;
+  was_up_ = true;
+  facts_.state = "up";
+  return {};
+}
+
+void TunnelRun::Serve() {
+  while (!loop_.has_ended()) {
+    loop_.RunUntil([this] { return reload_is_wanted_; });
+    if (reload_is_wanted_ && !loop_.has_ended()) Reload();
+  }
+}
+
+void TunnelRun::Reload() {
+  reload_is_wanted_ = false;
+  auto loaded = LoadConf(file_);
+  if (!loaded) {
+    spdlog::error("not reloaded, everything stays as it is: {}", loaded.error().message);
+    return;
+  }
+  // One name that does not resolve now must not keep the rest from being reloaded: that peer keeps its endpoint.
+  std::vector<std::optional<SocketAddress>> endpoints;
+  for (const ConfPeer& peer : loaded->conf.peers) {
+    auto resolved = ResolveEndpoints(loop_, {peer}, 0);
+    if (loop_.has_ended()) return;
+    if (!resolved) spdlog::warn("{}; the peer keeps the endpoint it has", resolved.error().message);
+    endpoints.push_back(resolved ? resolved->front() : std::nullopt);
+  }
+  const DeviceUpdate update = MakeSyncUpdate(ToDeviceUpdate(loaded->conf, endpoints), engine_->GetDevice());
+  if (const int error = engine_->SetDevice(update); error != 0) {
+    spdlog::error("not reloaded, everything stays as it is: {}", std::strerror(error));
+    return;
+  }
+  const auto without_peers = [](const ConfInterface& a, const ConfInterface& b) {
+    return a.addresses == b.addresses && a.mtu == b.mtu && a.table == b.table && a.dns_servers == b.dns_servers;
+  };
+  if (!without_peers(conf_.interface, loaded->conf.interface)) {
+    spdlog::warn("Address, MTU, Table and DNS are not reloaded; `adit down` and `adit up` apply them");
+  }
+  for (const ConfPeer& peer : loaded->conf.peers) {
+    if (!peer.name.empty()) facts_.peer_names[peer.public_key] = peer.name;
+  }
+  conf_.peers = std::move(loaded->conf.peers);
+  spdlog::info("reloaded {} peers from {}; routes stay as they are until the next `adit up`", conf_.peers.size(),
+               file_);
+}
+
+Status TunnelRun::TakeDown() {
+  facts_.state = "stopping";
+  Status result;
+  const auto note = [&result](const Status& status) {
+    if (status) return;
+    spdlog::error("{}", status.error().message);
+    if (result) result = status;
+  };
+  const bool link_is_gone = loop_.end() == End::kLinkRemoved;
+  if (was_up_ && !link_is_gone) note(RunHooks(loop_, HookPhase::kPreDown, conf_.interface.pre_down, name_));
+  if (was_up_ && conf_.interface.save_config) {
+    DeviceStatus device = engine_->GetDevice();
+    // A mark that the rules needed is not the file's.
+    if (!conf_.interface.fwmark) device.fwmark = 0;
+    note(SaveConf(WithDeviceStatus(conf_, device), file_));
+  }
+  if (lock_) note(RemoveDns(loop_, name_, files_));
+  if (routing_) note(routing_->Down());
+  routing_.reset();
+  uapi_.reset();
+  engine_.reset();
+  if (was_up_) note(RunHooks(loop_, HookPhase::kPostDown, conf_.interface.post_down, name_));
+  if (control_) control_->AnswerStops(result ? "ok" : result.error().message);
+  control_.reset();
+  lock_.reset();
+  return result;
+}
+
+}  // namespace
+
+Outcome RunUp(const UpCommand& command) {
+  auto target = ResolveTarget(command.target);
+  if (!target) return std::unexpected(target.error());
+  const auto environment = ParseEnvironment([](const char* name) -> const char* { return std::getenv(name); });
+  if (!environment) return FailWith(ExitCode::kUsage, "{}", environment.error().message);
+  auto settings = EngineSettingsFromEnvironment();
+  if (!settings) return FailWith(ExitCode::kUsage, "{}", settings.error().message);
+  InitializeCrypto();
+  auto loaded = LoadConf(target->file);
+  if (!loaded) return std::unexpected(loaded.error());
+
+  Readiness readiness;
+  if (!command.foreground) {
+    auto background = GoToBackground();
+    if (!background) return FailFrom(background.error());
+    readiness = std::move(*background);
+  }
+  SetUpLog(target->interface_name, environment->log_level);
+  for (const std::string& warning : environment->warnings) spdlog::warn("{}", warning);
+
+  TunnelRun run(std::move(*target), std::move(*loaded), std::move(*settings));
+  Outcome up = run.BringUp(command.wait);
+  if (up) {
+    const char* log_file = std::getenv("WG_LOG_FILE");
+    if (const auto announced = readiness.Announce(log_file != nullptr ? log_file : ""); !announced) {
+      up = FailWith(ExitCode::kFailure, "{}", announced.error().message);
+    }
+  }
+  if (!up) {
+    if (const auto down = run.TakeDown(); !down) {
+      up.error().message += fmt::format("; and it could not all be undone: {}", down.error().message);
+    }
+    return up;
+  }
+  spdlog::info("{} is up", command.target);
+  run.Serve();
+  if (auto down = run.TakeDown(); !down) return FailWith(ExitCode::kFailure, "{}", down.error().message);
+  return {};
+}
+
+}  // namespace adit
