@@ -108,7 +108,7 @@ std::shared_ptr<const AllowedIpsTable> AllowedIps::Build() const {
 
   // Walks the prefixes of one family in order of their first address and keeps those that enclose the present one on a
   // stack: where one ends, the run of the one around it goes on.
-  const auto build = [this]<typename Word>(AllowedIpsTable::Runs<Word>& runs, bool is_v6) {
+  const auto build = []<typename Word>(AllowedIpsTable::Runs<Word>& runs, const auto& family) {
     constexpr unsigned kBits = 8 * sizeof(Word);
     constexpr Word kMax = static_cast<Word>(~Word{0});
     struct Open {
@@ -125,8 +125,7 @@ std::shared_ptr<const AllowedIpsTable> AllowedIps::Build() const {
         }
       }
     };
-    for (const auto& [prefix, owner] : owners_) {
-      if (prefix.address().is_v6() != is_v6) continue;
+    for (const auto& [prefix, owner] : family) {
       const Word first = FirstAddress(prefix, Word{});
       const Word size_minus_one =
           prefix.length() == 0 ? kMax : static_cast<Word>((Word{1} << (kBits - prefix.length())) - 1);
@@ -138,8 +137,9 @@ std::shared_ptr<const AllowedIpsTable> AllowedIps::Build() const {
     runs.starts.shrink_to_fit();
     runs.owners.shrink_to_fit();
   };
-  build(table->v4_, false);
-  build(table->v6_, true);
+  const auto first_v6 = owners_.lower_bound(Prefix(IpAddress::V6(ByteArray<16>{}), 0));
+  build(table->v4_, std::ranges::subrange(owners_.begin(), first_v6));
+  build(table->v6_, std::ranges::subrange(first_v6, owners_.end()));
   return table;
 }
 

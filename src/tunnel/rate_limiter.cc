@@ -14,7 +14,7 @@ static_assert(kQuiet >= kFull);
 }  // namespace
 
 bool RateLimiter::Allow(const IpAddress& source, Instant now) {
-  if (now - last_sweep_at_ >= kRateLimiterSweepInterval) Sweep(now);
+  Sweep(now);
 
   Source key{.is_v6 = source.is_v6()};
   for (const std::uint8_t byte : source.bytes().first(source.is_v6() ? 8 : 4)) key.prefix = key.prefix << 8 | byte;
@@ -33,6 +33,7 @@ bool RateLimiter::Allow(const IpAddress& source, Instant now) {
 }
 
 void RateLimiter::Sweep(Instant now) {
+  if (now - last_sweep_at_ < kRateLimiterSweepInterval) return;
   last_sweep_at_ = now;
   std::erase_if(buckets_, [now](const auto& entry) { return now - entry.second.last_asked_at > kQuiet; });
 }

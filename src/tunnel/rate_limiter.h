@@ -20,8 +20,9 @@ class RateLimiter {
   // Takes one token of the source's bucket. False if there is none, or if the source is new and the table is full.
   bool Allow(const IpAddress& source, Instant now);
 
-  // Forgets the sources that were quiet for a second, whose buckets are full again. Allow() does it by itself once a
-  // second; call it too when no handshakes come in any more, to give the memory back.
+  // Forgets the sources that were quiet for a second, whose buckets are full again; does so at most once a second, so
+  // it may be called on every wake-up. Allow() does it too; what remains for others is to give the memory back when
+  // no handshakes come in any more.
   void Sweep(Instant now);
 
   std::size_t size() const { return buckets_.size(); }
