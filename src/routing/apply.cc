@@ -7,7 +7,6 @@
 #include <ranges>
 
 #include "routing/links.h"
-#include "routing/sysctl.h"
 #include "routing/wire.h"
 
 namespace adit {
@@ -36,7 +35,7 @@ bool NeedsLink(const Op& op) {
   return true;
 }
 
-// How the kernel says that what should be deleted is not there: route, rule, address, device, setting.
+// How the kernel says that what should be deleted is not there: route, rule, address, device.
 bool MeansGone(int code) { return code == ESRCH || code == ENOENT || code == EADDRNOTAVAIL || code == ENODEV; }
 
 // `done` outcomes for those that pass `is_request`, in one go, and `single` for the rest, one after the other.
@@ -75,10 +74,10 @@ Status KernelTarget::Prepare(Op& op) {
     if (!link) return std::unexpected(link.error());
     mtu->previous = link->mtu;
   }
-  if (auto* sysctl = std::get_if<SetSysctl>(&op)) {
-    auto value = ReadSysctl(sysctl->key);
-    if (!value) return std::unexpected(value.error());
-    sysctl->previous = *value;
+  if (auto* mode = std::get_if<NoAddressGeneration>(&op)) {
+    auto link = FindLink(socket_, mode->device);
+    if (!link) return std::unexpected(link.error());
+    mode->previous = link->address_generation;
   }
   return {};
 }
@@ -89,7 +88,9 @@ std::vector<Status> KernelTarget::Do(std::span<const Op> ops) {
 
 Status KernelTarget::DoSetting(const Op& op) {
   if (const auto* mtu = std::get_if<SetMtu>(&op)) return SetLinkMtu(socket_, mtu->device, mtu->mtu);
-  if (const auto* sysctl = std::get_if<SetSysctl>(&op)) return WriteSysctl(sysctl->key, sysctl->value);
+  if (const auto* mode = std::get_if<NoAddressGeneration>(&op)) {
+    return SetAddressGeneration(socket_, mode->device, kAddressGenerationNone);
+  }
   return SetLinkUp(socket_, std::get<LinkUp>(op).device, true);
 }
 
@@ -99,10 +100,10 @@ Status KernelTarget::UndoSetting(const Op& op) {
     if (!link || link->mtu != mtu->mtu) return {};
     return SetLinkMtu(socket_, mtu->device, mtu->previous);
   }
-  if (const auto* sysctl = std::get_if<SetSysctl>(&op)) {
-    const auto value = ReadSysctl(sysctl->key);
-    if (!value || *value != sysctl->value) return {};
-    return WriteSysctl(sysctl->key, sysctl->previous);
+  if (const auto* mode = std::get_if<NoAddressGeneration>(&op)) {
+    auto link = FindLink(socket_, mode->device);
+    if (!link || link->address_generation != kAddressGenerationNone || !mode->previous) return {};
+    return SetAddressGeneration(socket_, mode->device, *mode->previous);
   }
   return SetLinkUp(socket_, std::get<LinkUp>(op).device, false);
 }

@@ -80,6 +80,16 @@ Status SetLinkMtu(NetlinkSocket& socket, const std::string& name, std::uint32_t 
   return ChangeLink(socket, name, "set the MTU of", [&](NetlinkMessage& message) { message.PutU32(IFLA_MTU, mtu); });
 }
 
+Status SetAddressGeneration(NetlinkSocket& socket, const std::string& name, std::uint8_t mode) {
+  return ChangeLink(socket, name, "set the address generation of", [&](NetlinkMessage& message) {
+    nlattr* families = message.BeginNest(IFLA_AF_SPEC);
+    nlattr* v6 = message.BeginNest(AF_INET6);
+    message.PutU8(IFLA_INET6_ADDR_GEN_MODE, mode);
+    message.EndNest(v6);
+    message.EndNest(families);
+  });
+}
+
 Status AddLinkAddress(NetlinkSocket& socket, const std::string& name, const InterfaceAddress& address) {
   auto link = FindLink(socket, name);
   if (!link) return std::unexpected(link.error());

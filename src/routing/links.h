@@ -24,6 +24,8 @@ Status CreateVethPair(const VethEnd& left, const VethEnd& right);
 
 Status SetLinkUp(NetlinkSocket& socket, const std::string& name, bool up);
 Status SetLinkMtu(NetlinkSocket& socket, const std::string& name, std::uint32_t mtu);
+// `mode` is IN6_ADDR_GEN_MODE_*.
+Status SetAddressGeneration(NetlinkSocket& socket, const std::string& name, std::uint8_t mode);
 // IPv6 addresses are added without duplicate address detection, so they can be used at once.
 Status AddLinkAddress(NetlinkSocket& socket, const std::string& name, const InterfaceAddress& address);
 Status MoveLink(NetlinkSocket& socket, const std::string& name, int netns_fd);

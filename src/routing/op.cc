@@ -2,6 +2,7 @@
 
 #include <netinet/in.h>
 
+#include <algorithm>
 #include <charconv>
 #include <vector>
 
@@ -9,6 +10,7 @@ namespace adit {
 namespace {
 
 constexpr std::string_view kPreviously = " # was ";
+constexpr std::string_view kGenerationModes[] = {"eui64", "none", "stable_secret", "random"};  // IN6_ADDR_GEN_MODE_*
 
 const char* FamilyFlag(Family family) { return family == Family::kV6 ? "-6" : "-4"; }
 
@@ -19,8 +21,9 @@ struct Printer {
   std::string operator()(const SetMtu& op) const {
     return fmt::format("ip link set dev {} mtu {}", op.device, forward ? op.mtu : op.previous);
   }
-  std::string operator()(const SetSysctl& op) const {
-    return fmt::format("sysctl -w {}={}", op.key, forward ? op.value : op.previous);
+  std::string operator()(const NoAddressGeneration& op) const {
+    return fmt::format("ip link set dev {} addrgenmode {}", op.device,
+                       kGenerationModes[forward ? kAddressGenerationNone : op.previous.value_or(0) % 4]);
   }
   std::string operator()(const AddAddress& op) const {
     return fmt::format("ip {} address {} {} dev {}", FamilyFlag(FamilyOf(op.address.ip)), Verb(), op.address.ToString(),
@@ -173,8 +176,8 @@ std::string ToString(const Op& op) {
   if (const auto* mtu = std::get_if<SetMtu>(&op); mtu != nullptr && mtu->previous != 0) {
     text += fmt::format("{}{}", kPreviously, mtu->previous);
   }
-  if (const auto* sysctl = std::get_if<SetSysctl>(&op); sysctl != nullptr && !sysctl->previous.empty()) {
-    text += fmt::format("{}{}", kPreviously, sysctl->previous);
+  if (const auto* mode = std::get_if<NoAddressGeneration>(&op); mode != nullptr && mode->previous) {
+    text += fmt::format("{}{}", kPreviously, kGenerationModes[*mode->previous % 4]);
   }
   return text;
 }
@@ -189,19 +192,20 @@ std::optional<Op> ParseOp(std::string_view text) {
   }
   Words words(text);
   std::optional<Op> op;
-  if (words.Take("sysctl") && words.Take("-w")) {
-    const std::string_view assignment = words.Next();
-    const auto equals = assignment.find('=');
-    if (equals == std::string_view::npos) return std::nullopt;
-    op = SetSysctl{std::string(assignment.substr(0, equals)), std::string(assignment.substr(equals + 1)),
-                   std::string(previous)};
-  } else if (!words.Take("ip")) {
+  if (!words.Take("ip")) {
     return std::nullopt;
   } else if (words.Take("link") && words.Take("set") && words.Take("dev")) {
     const std::string device(words.Next());
     if (words.Take("mtu")) {
       const auto mtu = words.Number<std::uint32_t>();
       op = SetMtu{device, mtu, previous.empty() ? 0 : words.NumberIn<std::uint32_t>(previous)};
+    } else if (words.Take("addrgenmode") && words.Take("none")) {
+      const auto* mode = std::ranges::find(kGenerationModes, previous);
+      if (previous.empty()) {
+        op = NoAddressGeneration{device, {}};
+      } else if (mode != std::end(kGenerationModes)) {
+        op = NoAddressGeneration{device, static_cast<std::uint8_t>(mode - std::begin(kGenerationModes))};
+      }
     } else if (words.Take("up")) {
       op = LinkUp{device};
     }

@@ -19,11 +19,12 @@ struct SetMtu {
   std::uint32_t previous = 0;
   friend bool operator==(const SetMtu&, const SetMtu&) = default;
 };
-struct SetSysctl {
-  std::string key;  // with slashes
-  std::string value;
-  std::string previous;
-  friend bool operator==(const SetSysctl&, const SetSysctl&) = default;
+// Switches off the kernel's own link-local address (IN6_ADDR_GEN_MODE_NONE). Over netlink, not by sysctl: that works
+// with a read-only /proc/sys, and putting the old mode back does not make the kernel generate an address at once.
+struct NoAddressGeneration {
+  std::string device;
+  std::optional<std::uint8_t> previous;
+  friend bool operator==(const NoAddressGeneration&, const NoAddressGeneration&) = default;
 };
 struct AddAddress {
   std::string device;
@@ -42,9 +43,9 @@ struct AddRule {
   Rule rule;
   friend bool operator==(const AddRule&, const AddRule&) = default;
 };
-using Op = std::variant<SetMtu, SetSysctl, AddAddress, LinkUp, AddRoute, AddRule>;
+using Op = std::variant<SetMtu, NoAddressGeneration, AddAddress, LinkUp, AddRoute, AddRule>;
 
-// As `ip` or `sysctl` would be told: "ip -4 rule add pref 10500 fwmark 0x1000/0x3000 lookup main protocol kernel". A
+// As `ip` would be told: "ip -4 rule add pref 10500 fwmark 0x1000/0x3000 lookup main protocol kernel". A
 // known previous value follows as a comment: "ip link set dev wg0 mtu 1420 # was 1500".
 std::string ToString(const Op& op);
 // The command that takes it back, for people: "ip -4 rule del pref 10500 ...".

@@ -21,7 +21,8 @@ Op RandomOp(Random& random) {
     case 0:
       return SetMtu{"adit0", random.Below(65535) + 1, random.Below(2000)};
     case 1:
-      return SetSysctl{"net/ipv4/conf/a.b/rp_filter", "1", maybe() ? "" : "2"};
+      return NoAddressGeneration{"adit0",
+                                 maybe() ? std::nullopt : std::optional(static_cast<std::uint8_t>(random.Below(4)))};
     case 2: {
       const Prefix prefix = RandomPrefix(random, family);
       return AddAddress{"adit0", {.ip = prefix.address(), .prefix_length = prefix.length()}};
@@ -87,7 +88,8 @@ TEST(Op, RefusesWhatIsNotWhole) {
        {"", "ip", "ip link set dev adit0", "ip link set dev adit0 mtu", "ip link set dev adit0 mtu x",
         "ip -4 route add", "ip -4 route add 10.0.0.0/33 dev adit0", "ip -4 route add default dev adit0 bogus",
         "ip -4 rule add pref 1", "ip -4 rule add pref 1 lookup", "ip -4 rule del pref 1 lookup main",
-        "ip -4 address add 10.0.0.1/40 dev adit0", "ip -4 address add 10.0.0.1/24", "sysctl -w key", "rm -rf /"}) {
+        "ip -4 address add 10.0.0.1/40 dev adit0", "ip -4 address add 10.0.0.1/24",
+        "ip link set dev adit0 addrgenmode none # was x", "rm -rf /"}) {
     EXPECT_FALSE(ParseOp(text)) << text;
   }
 }

@@ -193,9 +193,8 @@ class Planner {
 
     if (link == nullptr || link->mtu != plan_.mtu) Add(SetMtu{.device = device_, .mtu = plan_.mtu});
     // As kernel WireGuard: no link-local address of the kernel's making, so no router solicitations into the tunnel.
-    const std::string generation = fmt::format("net/ipv6/conf/{}/addr_gen_mode", device_);
-    if (link_has_v6_ && snapshot_.sysctl_is_writable && snapshot_.Sysctl(generation, 0) == 0) {
-      Add(SetSysctl{.key = generation, .value = "1", .previous = {}});
+    if (link_has_v6_ && (link == nullptr || link->address_generation != kAddressGenerationNone)) {
+      Add(NoAddressGeneration{.device = device_, .previous = {}});
     }
     for (const InterfaceAddress& address : config_.addresses) {
       if (address.ip.is_v6() && !link_has_v6_) continue;

@@ -32,9 +32,9 @@ void Put(NetSnapshot& snapshot, const char* line) {
 // A usual machine: Ethernet with both families.
 NetSnapshot Machine() {
   NetSnapshot snapshot;
-  snapshot.links = {{.index = 1, .name = "lo", .mtu = 65536, .is_up = true, .kind = {}},
-                    {.index = 2, .name = "eth0", .mtu = 1500, .is_up = true, .kind = {}},
-                    {.index = 7, .name = "adit0", .mtu = 1500, .is_up = false, .kind = "tun"}};
+  snapshot.links = {{.index = 1, .name = "lo", .mtu = 65536, .is_up = true, .address_generation = 0, .kind = {}},
+                    {.index = 2, .name = "eth0", .mtu = 1500, .is_up = true, .address_generation = 0, .kind = {}},
+                    {.index = 7, .name = "adit0", .mtu = 1500, .is_up = false, .address_generation = 0, .kind = "tun"}};
   Put(snapshot, "ip -4 address add 192.168.1.2/24 dev eth0");
   Put(snapshot, "ip -4 route add default via 192.168.1.1 dev eth0");
   Put(snapshot, "ip -4 route add 192.168.1.0/24 dev eth0 proto kernel src 192.168.1.2");
@@ -46,7 +46,6 @@ NetSnapshot Machine() {
   Put(snapshot, "ip -6 rule add pref 32766 lookup main protocol kernel");
   snapshot.sysctls = {{"net/ipv4/conf/all/rp_filter", "0"},
                       {"net/ipv4/conf/eth0/rp_filter", "0"},
-                      {"net/ipv6/conf/adit0/addr_gen_mode", "0"},
                       {"net/ipv6/conf/adit0/disable_ipv6", "0"}};
   return snapshot;
 }
@@ -77,7 +76,7 @@ TEST(MakePlan, FullTunnelHasTheWholeRuleLayout) {
   ASSERT_TRUE(plan) << plan.error().message;
   EXPECT_EQ(plan->ToString(),
             R"(ip link set dev adit0 mtu 1420
-sysctl -w net/ipv6/conf/adit0/addr_gen_mode=1
+ip link set dev adit0 addrgenmode none
 ip -4 address add 10.9.0.2/32 dev adit0
 ip -6 address add fd09::2/128 dev adit0
 ip link set dev adit0 up
@@ -168,7 +167,7 @@ TEST(MakePlan, SplitTunnelUsesMainAndNoRules) {
   ASSERT_TRUE(plan);
   EXPECT_EQ(plan->ToString(),
             R"(ip link set dev adit0 mtu 1420
-sysctl -w net/ipv6/conf/adit0/addr_gen_mode=1
+ip link set dev adit0 addrgenmode none
 ip -4 address add 10.9.0.2/32 dev adit0
 ip -6 address add fd09::2/128 dev adit0
 ip link set dev adit0 up
@@ -307,7 +306,8 @@ TEST(MakePlan, StrictReversePathFilterGetsThePortPreciseRule) {
 
 TEST(MakePlan, FindsTheMtuOnTheWayToTheEndpoints) {
   NetSnapshot machine = Machine();
-  machine.links.push_back({.index = 3, .name = "ppp0", .mtu = 1492, .is_up = true, .kind = {}});
+  machine.links.push_back(
+      {.index = 3, .name = "ppp0", .mtu = 1492, .is_up = true, .address_generation = 0, .kind = {}});
   Put(machine, "ip -4 route add 203.0.113.0/24 dev ppp0");
   EXPECT_EQ(MakePlan(FullTunnel(), machine)->mtu, 1412U) << "the link's";
   machine.routes.back().mtu = 1400;
@@ -355,20 +355,13 @@ TEST(MakePlan, RefusesABadInterfaceName) {
 
 TEST(MakePlan, LeavesOutWhatIsThereAlready) {
   NetSnapshot machine = Machine();
-  machine.links[2] = {.index = 7, .name = "adit0", .mtu = 1420, .is_up = true, .kind = "tun"};
+  machine.links[2] = {.index = 7, .name = "adit0", .mtu = 1420, .is_up = true, .address_generation = 1, .kind = "tun"};
   Put(machine, "ip -4 address add 10.9.0.2/32 dev adit0");
   Put(machine, "ip -6 address add fd09::2/128 dev adit0");
   Put(machine, "ip -4 route add 10.9.0.0/16 dev adit0");
-  machine.sysctls["net/ipv6/conf/adit0/addr_gen_mode"] = "1";
   const auto plan = MakePlan(SplitTunnel(), machine);
   ASSERT_TRUE(plan);
   EXPECT_THAT(Lines(*plan), ElementsAre("ip -6 route add fd09::/64 dev adit0 proto static metric 1024"));
-}
-
-TEST(MakePlan, ReadOnlySysctlsAreLeftAlone) {
-  NetSnapshot machine = Machine();
-  machine.sysctl_is_writable = false;
-  EXPECT_THAT(MakePlan(FullTunnel(), machine)->ToString(), Not(HasSubstr("sysctl")));
 }
 
 TEST(MakePlan, AsksForEachEndpointAndEachAllowedPrefix) {

@@ -16,8 +16,9 @@
 
 namespace adit {
 
-inline constexpr std::uint32_t kMainTable = 254;     // RT_TABLE_MAIN
-inline constexpr std::uint32_t kDefaultTable = 253;  // RT_TABLE_DEFAULT
+inline constexpr std::uint32_t kMainTable = 254;           // RT_TABLE_MAIN
+inline constexpr std::uint32_t kDefaultTable = 253;        // RT_TABLE_DEFAULT
+inline constexpr std::uint8_t kAddressGenerationNone = 1;  // IN6_ADDR_GEN_MODE_NONE
 
 enum class Family : std::uint8_t { kV4, kV6 };
 inline Family FamilyOf(const IpAddress& ip) { return ip.is_v6() ? Family::kV6 : Family::kV4; }
@@ -30,7 +31,9 @@ struct Link {
   std::string name;
   std::uint32_t mtu = 0;
   bool is_up = false;  // IFF_UP: the administrator's wish, not the carrier
-  std::string kind;    // IFLA_INFO_KIND: "tun", "veth", ...; empty for hardware
+  // IN6_ADDR_GEN_MODE_*: whether the kernel makes a link-local address; 0 also without IPv6.
+  std::uint8_t address_generation = 0;
+  std::string kind;  // IFLA_INFO_KIND: "tun", "veth", ...; empty for hardware
   friend auto operator<=>(const Link&, const Link&) = default;
 };
 
@@ -119,14 +122,13 @@ struct Rule {
 
 // All vectors are sorted. Routes hold every table of both families, without cached entries.
 struct NetSnapshot {
-  bool has_ipv6 = true;            // the kernel knows AF_INET6 at all
-  bool sysctl_is_writable = true;  // false with a read-only /proc/sys
+  bool has_ipv6 = true;  // the kernel knows AF_INET6 at all
   std::vector<Link> links;
   std::vector<LinkAddress> addresses;
   std::vector<Route> routes;
   std::vector<Rule> rules;
   // By key with slashes ("net/ipv4/conf/eth0/rp_filter"), the value without its newline; absent if the file is.
-  // Holds, for every device, "all" and "default": ipv4 rp_filter, src_valid_mark; ipv6 disable_ipv6, addr_gen_mode.
+  // Holds, for every device, "all" and "default": ipv4 rp_filter, src_valid_mark; ipv6 disable_ipv6.
   std::map<std::string, std::string, std::less<>> sysctls;
 
   const Link* FindLink(std::string_view name) const;

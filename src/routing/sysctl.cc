@@ -29,6 +29,4 @@ Status WriteSysctl(const std::string& key, const std::string& value) {
   return {};
 }
 
-bool SysctlIsWritable(const std::string& key) { return access(("/proc/sys/" + key).c_str(), W_OK) == 0; }
-
 }  // namespace adit

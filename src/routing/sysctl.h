@@ -11,7 +11,5 @@ namespace adit {
 // Without the newline. ENOENT if this kernel (or namespace) has no such setting.
 Result<std::string> ReadSysctl(const std::string& key);
 Status WriteSysctl(const std::string& key, const std::string& value);
-// False where /proc/sys is mounted read-only, as in most containers.
-bool SysctlIsWritable(const std::string& key);
 
 }  // namespace adit

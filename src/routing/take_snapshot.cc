@@ -29,7 +29,7 @@ bool KernelHasIpv6() {
 
 void ReadSysctls(NetSnapshot& snapshot) {
   constexpr const char* kV4Leaves[] = {"rp_filter", "src_valid_mark"};
-  constexpr const char* kV6Leaves[] = {"disable_ipv6", "addr_gen_mode"};
+  constexpr const char* kV6Leaves[] = {"disable_ipv6"};
   std::vector<std::string> devices = {"all", "default"};
   for (const Link& link : snapshot.links) devices.push_back(link.name);
   const auto read = [&](const std::string& key) {
@@ -39,7 +39,6 @@ void ReadSysctls(NetSnapshot& snapshot) {
     for (const char* leaf : kV4Leaves) read(fmt::format("net/ipv4/conf/{}/{}", device, leaf));
     for (const char* leaf : kV6Leaves) read(fmt::format("net/ipv6/conf/{}/{}", device, leaf));
   }
-  snapshot.sysctl_is_writable = SysctlIsWritable("net/ipv4/conf/all/rp_filter");
 }
 
 }  // namespace

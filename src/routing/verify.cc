@@ -11,8 +11,9 @@
 namespace adit {
 namespace {
 
-bool IsRefusal(int code) {
-  return code == ENETUNREACH || code == EHOSTUNREACH || code == EACCES || code == EINVAL || code == ENETDOWN;
+// EINVAL is how IPv4 refuses by a blackhole route; from IPv6 it means a bad question.
+bool IsRefusal(int code, bool v6) {
+  return code == ENETUNREACH || code == EHOSTUNREACH || code == EACCES || code == ENETDOWN || (code == EINVAL && !v6);
 }
 
 std::string Describe(const RouteAnswer& answer) {
@@ -50,7 +51,8 @@ Result<RouteAnswer> AskRoute(NetlinkSocket& socket, const IpAddress& destination
   rtmsg header{};
   header.rtm_family = destination.is_v6() ? AF_INET6 : AF_INET;
   header.rtm_dst_len = static_cast<std::uint8_t>(destination.bits());
-  header.rtm_flags = RTM_F_LOOKUP_TABLE;
+  // IPv6 always names the table, and takes no flag for it.
+  if (destination.is_v4()) header.rtm_flags = RTM_F_LOOKUP_TABLE;
   NetlinkMessage message(RTM_GETROUTE, 0, header);
   message.PutAddress(RTA_DST, destination);
   if (mark != 0) message.PutU32(RTA_MARK, mark);
@@ -81,7 +83,7 @@ Result<RouteAnswer> AskRoute(NetlinkSocket& socket, const IpAddress& destination
         break;
     }
   });
-  if (!asked && IsRefusal(asked.error().code)) {
+  if (!asked && IsRefusal(asked.error().code, destination.is_v6())) {
     answer.refusal = asked.error().code;
     return answer;
   }

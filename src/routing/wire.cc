@@ -127,6 +127,7 @@ Link ReadLink(nlmsghdr* message) {
           .name = attributes.String(IFLA_IFNAME),
           .mtu = attributes.U32(IFLA_MTU),
           .is_up = (header->ifi_flags & IFF_UP) != 0,
+          .address_generation = attributes.Nested(IFLA_AF_SPEC).Nested(AF_INET6).U8(IFLA_INET6_ADDR_GEN_MODE),
           .kind = attributes.Nested(IFLA_LINKINFO).String(IFLA_INFO_KIND)};
 }
 
