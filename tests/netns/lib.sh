@@ -108,10 +108,11 @@ host() {
 }
 
 # n HOST COMMAND…: runs it there. `ip netns exec` gives the command a mount namespace, in which /run/wireguard is the host's.
-n() {
+n() { (exec_in "$@"); }
+exec_in() {
   local name=$1
   shift
-  ip netns exec "adit-$ADIT_TEST_ID-$name" bash -c 'mount --bind "$0" /run/wireguard && exec "$@"' "/run/hosts/$name" "$@"
+  exec ip netns exec "adit-$ADIT_TEST_ID-$name" bash -c 'mount --bind "$0" /run/wireguard && exec "$@"' "/run/hosts/$name" "$@"
 }
 
 # ns HOST: the name of the host's network namespace, for `ip link set … netns`.
@@ -137,7 +138,8 @@ link() {
 spawn() {
   local name=$1 where=$2
   shift 2
-  n "$where" "$@" >>"$tmp/$name.log" 2>&1 </dev/null &
+  # exec all the way, so that the pid is the command's own and a signal reaches it.
+  exec_in "$where" "$@" >>"$tmp/$name.log" 2>&1 </dev/null &
   pids[$name]=$!
 }
 
