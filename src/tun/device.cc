@@ -281,7 +281,7 @@ TunRead TunDevice::Read(unsigned queue, MutableBytes buffer, std::size_t headroo
   return result;
 }
 
-IoStatus TunDevice::Write(unsigned queue, TunWrite& write) {
+IoStatus TunDevice::Write(unsigned queue, const TunWrite& write) {
   if (!has_vnet_hdr_ && write.header.gso_type != kVirtioGsoNone) return WriteSingly(queue, write);
   const IoStatus status = WriteParts(queue, write.header, write.parts);
   if (status != IoStatus::kInvalid || write.header.gso_type == kVirtioGsoNone) return status;

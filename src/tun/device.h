@@ -90,8 +90,7 @@ class TunDevice {
   TunRead Read(unsigned queue, MutableBytes buffer, std::size_t headroom);
   // One write of one (super-)packet. On EINVAL for a super-packet whose single packets the kernel takes, the device
   // switches that kind of merging off by itself (offloads() changes, one line through `on_degrade`) and returns kOk.
-  // The bytes of the write are scratch afterwards.
-  IoStatus Write(unsigned queue, TunWrite& write);
+  IoStatus Write(unsigned queue, const TunWrite& write);
 
   // In the device's own network namespace, wherever the link was moved.
   Result<unsigned> Mtu() const;
