@@ -130,7 +130,7 @@ TEST_P(Aead, AgreesWithLibsodiumInBatchesOfAnyShape_CONF10) {
 
 TEST_P(Aead, EveryFlippedBitIsRejected) {
   const AeadKey key(Ascending(32));
-  for (const std::size_t size : {0, 1, 16, 63, 64, 65, 255, 256, 257}) {
+  for (const std::size_t size : {0u, 1u, 16u, 63u, 64u, 65u, 255u, 256u, 257u}) {
     const auto sealed = Reference(key.bytes(), 9, Ascending(size));
     for (std::size_t bit = 0; bit < 8 * sealed.size(); ++bit) {
       auto forged = sealed;
@@ -184,10 +184,9 @@ TEST_P(Aead, HeadsMayOverwriteThePayloadsThatAreSealed) {
   }
   engine_->Seal(key, jobs);
   for (std::size_t i = 0; i < kSegments; ++i) {
-    auto plaintext = ToVector(Bytes(heads).subspan(i * kHead, kHead));
-    const Bytes payload = Bytes(original).subspan(kHead + i * kPayload, kPayload);
-    plaintext.insert(plaintext.end(), payload.begin(), payload.end());
-    plaintext.resize(plaintext.size() + 8);
+    std::vector<std::uint8_t> plaintext(kHead + kPayload + 8);
+    std::ranges::copy(Bytes(heads).subspan(i * kHead, kHead), plaintext.begin());
+    std::ranges::copy(Bytes(original).subspan(kHead + i * kPayload, kPayload), plaintext.begin() + kHead);
     EXPECT_EQ(outputs[i], Reference(key.bytes(), i, plaintext)) << "segment " << i;
   }
 }
