@@ -52,11 +52,12 @@ Result<std::unique_ptr<TunDevice>> OpenTun(const std::string& name, const Enviro
 
 }  // namespace
 
-Outcome RunDevice(const DeviceCommand& command) {
+Outcome RunDevice(const DeviceCommand& command, const ProtocolLimits& limits) {
   const auto environment = ParseEnvironment([](const char* name) -> const char* { return std::getenv(name); });
   if (!environment) return FailWith(ExitCode::kUsage, "{}", environment.error().message);
   auto settings = EngineSettingsFromEnvironment();
   if (!settings) return FailWith(ExitCode::kUsage, "{}", settings.error().message);
+  settings->engine.limits = limits;
 
   Readiness readiness;
   if (!command.foreground && !environment->foreground) {

@@ -223,10 +223,14 @@ start_device() {
 transfer() {
   local server=$1 client=$2 address=$3 seconds=$4 listener
   shift 4
-  n "$server" iperf3 -s -1 -B "$address" >"$tmp/iperf3-server.log" 2>&1 </dev/null &
+  : >"$tmp/iperf3-server.log"  # not the last run's "listening"
+  exec_in "$server" iperf3 -s -1 -B "$address" >"$tmp/iperf3-server.log" 2>&1 </dev/null &
   listener=$!
   wait_for 5 grep -q listening "$tmp/iperf3-server.log"
-  n "$client" timeout $((seconds + 20)) iperf3 -c "$address" -t "$seconds" -f m "$@" >"$tmp/iperf3-client.log" 2>&1
+  n "$client" timeout $((seconds + 20)) iperf3 -c "$address" -t "$seconds" -f m "$@" >"$tmp/iperf3-client.log" 2>&1 || {
+    kill "$listener"
+    return 1
+  }
   wait "$listener"
   awk '/receiver/ { for (i = 2; i <= NF; i++) if ($i ~ /^[MG]bits/) rate = $(i - 1) } END { if (rate == "") exit 1; printf "%d\n", rate }' \
     "$tmp/iperf3-client.log"
