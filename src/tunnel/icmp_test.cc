@@ -147,6 +147,9 @@ TEST(Icmp, AnswersTheFirstFragmentOnly_CONF87) {
   EXPECT_TRUE(IsAnswered(V4("10.0.0.2", "192.0.2.9", 17, payload, 0x2000)));  // the first of several
   EXPECT_FALSE(IsAnswered(V4("10.0.0.2", "192.0.2.9", 17, payload, 0x2001)));
   EXPECT_FALSE(IsAnswered(V4("10.0.0.2", "192.0.2.9", 17, payload, 0x1fff)));
+  for (unsigned bit = 0; bit < 13; ++bit) {
+    EXPECT_FALSE(IsAnswered(V4("10.0.0.2", "192.0.2.9", 17, payload, static_cast<std::uint16_t>(1u << bit)))) << bit;
+  }
 
   const auto fragment = [&](std::uint16_t offset_and_flags) {
     std::vector<std::uint8_t> header = {

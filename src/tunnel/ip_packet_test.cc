@@ -78,6 +78,17 @@ TEST(ParseIp, ReadsAddressesLengthAndTos_CONF80) {
   EXPECT_EQ(ip6->destination_address().ToString(), "fe00::2");
 }
 
+TEST(ParseIp, ReadsAHeaderWhoseBodyLiesElsewhere_CONF80) {
+  const auto v4 = V4Packet(100);
+  EXPECT_FALSE(ParseIpHeader(Bytes(v4).first(20), 99));
+  EXPECT_EQ(ParseIpHeader(Bytes(v4).first(20), 100).value().total_bytes, 100u);
+  EXPECT_FALSE(ParseIpHeader(Bytes(v4).first(19), 100));
+  const auto v6 = V6Packet(60);
+  EXPECT_FALSE(ParseIpHeader(Bytes(v6).first(40), 99));
+  EXPECT_EQ(ParseIpHeader(Bytes(v6).first(40), 100).value().total_bytes, 100u);
+  EXPECT_FALSE(ParseIpHeader(Bytes(v6).first(39), 100));
+}
+
 TEST(ParseIp, RefusesEveryOtherVersion_CONF80) {
   for (unsigned version = 0; version < 16; ++version) {
     auto packet = V6Packet(60);
@@ -195,6 +206,29 @@ TEST(Ecn, MarksTheHeaderAndKeepsItsChecksumRight_CONF83) {
     packet[10] = before[10];
     packet[11] = before[11];
     ASSERT_EQ(packet, before);  // and nothing else
+  }
+}
+
+// Where the sums carry twice, or reach the two zeros of one's complement.
+TEST(Ecn, KeepsAChecksumRightAtTheEdgesOfItsRange_CONF83) {
+  for (int target = -8; target <= 8; ++target) {
+    for (std::uint8_t inner = 0; inner < 4; ++inner) {
+      for (std::uint8_t outer = 0; outer < 4; ++outer) {
+        auto packet = V4Packet(20);
+        packet[1] = inner;
+        packet[10] = packet[11] = 0;
+        // The id that makes the checksum `target`.
+        const unsigned rest = HeaderSum(packet) + static_cast<unsigned>(target & 0xffff);
+        const unsigned id = 0xffff - (rest > 0xffff ? rest - 0xffff : rest);
+        packet[4] = static_cast<std::uint8_t>(id >> 8);
+        packet[5] = static_cast<std::uint8_t>(id);
+        packet[10] = static_cast<std::uint8_t>(target >> 8 & 0xff);
+        packet[11] = static_cast<std::uint8_t>(target & 0xff);
+        ASSERT_EQ(HeaderSum(packet), 0xffff);
+        MergeEcn(packet, outer);
+        ASSERT_EQ(HeaderSum(packet), 0xffff) << target << ": " << int{inner} << " in " << int{outer};
+      }
+    }
   }
 }
 

@@ -236,6 +236,27 @@ TEST_F(NoiseTest, TakesAResponseInOneStateOnly_CONF53) {
   EXPECT_FALSE(alice_.handshake->BeginSession());
 }
 
+// Without a handshake every secret of it is zero and its index too, so that anyone could compute a response to it.
+TEST_F(NoiseTest, TakesNoResponseMadeForAHandshakeThatIsNotThere_CONF53) {
+  const PrivateKey eves = PrivateKey(Bytes(Ascending(32, 1))).Clamped();
+  const PrivateKey no_ephemeral;
+  ResponseMessage forged;
+  forged.type = 2;
+  forged.sender_index = 66;
+  forged.receiver_index = 0;
+  forged.ephemeral = eves.ComputePublicKey().bytes;
+  NaiveNoise noise(bob_.identity.public_key());
+  noise.ck.Wipe();
+  noise.h.Wipe();
+  noise.E(eves.ComputePublicKey());
+  noise.Dh(no_ephemeral, eves.ComputePublicKey());
+  noise.Dh(eves, alice_.identity.public_key());
+  noise.Psk(PresharedKey());
+  noise.Payload({}, forged.encrypted_nothing);
+  EXPECT_FALSE(alice_.handshake->ConsumeResponse(forged));
+  EXPECT_EQ(alice_.handshake->state(), HandshakeState::kZeroed);
+}
+
 TEST_F(NoiseTest, TakesNoResponseToAnEarlierInitiation_CONF53) {
   ASSERT_EQ(Consume(Initiate(kWall, 1)), InitiationVerdict::kConsumed);
   const auto response = Respond();

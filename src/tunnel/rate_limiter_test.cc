@@ -40,6 +40,17 @@ TEST(RateLimiter, GivesABurstOfFiveThenTwentyASecond_CONF69) {
   ExpectTheReferenceSchedule(limiter, {Ip("1.2.3.5")});
 }
 
+TEST(RateLimiter, SavesUpNoMoreThanABurst_CONF69) {
+  RateLimiter limiter;
+  ASSERT_TRUE(limiter.Allow(Ip("1.2.3.4"), kStart));
+  Instant now = kStart;
+  for (int round = 0; round < 5; ++round) {
+    now += 990ms;  // twenty tokens' worth, and not quiet long enough to be forgotten
+    for (int i = 0; i < 5; ++i) EXPECT_TRUE(limiter.Allow(Ip("1.2.3.4"), now)) << round;
+    EXPECT_FALSE(limiter.Allow(Ip("1.2.3.4"), now)) << round;
+  }
+}
+
 TEST(RateLimiter, CountsAnIpv6Slash64AsOneSource_CONF69) {
   RateLimiter limiter;
   ExpectTheReferenceSchedule(limiter, {Ip("2001:db8:1:2::1"), Ip("2001:db8:1:2:ffff::"), Ip("2001:db8:1:2:8000::7")});
