@@ -5,8 +5,9 @@
 
 #include <boost/asio/post.hpp>
 
+#include <algorithm>
 #include <cerrno>
-#include <cstring>
+#include <set>
 #include <utility>
 
 #include "base/check.h"
@@ -14,6 +15,7 @@
 #include "engine/data_plane.h"
 #include "engine/fd_watch.h"
 #include "engine/link_watch.h"
+#include "tunnel/messages.h"
 #include "tunnel/tunnel.h"
 
 namespace adit {
@@ -316,7 +318,11 @@ class Engine::Impl {
       spdlog::debug("{} was moved to another network namespace", tun_->name());
     }
     const LinkState& state = link_watch_->state();
-    plane_.exchange.mtu.store(state.mtu, std::memory_order_relaxed);
+    if (state.mtu != plane_.exchange.mtu.exchange(state.mtu, std::memory_order_relaxed) && state.mtu > 0) {
+      // One super-packet read is then one send, one receive and one write at the other end: a larger one would leave a
+      // runt of two or three segments behind each time.
+      link_watch_->LimitSegments(std::max(1u, static_cast<unsigned>(kMaxGsoBytes / (state.mtu + kDataOverhead))));
+    }
     if (state.is_up != tunnel_.is_up()) SetUp(state.is_up);
   }
 

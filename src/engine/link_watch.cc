@@ -83,10 +83,26 @@ void LinkWatch::Process() {
       Request();
     } else if (result == -NLE_NODEV || result == -NLE_OBJ_NOTFOUND) {
       state_ = LinkState{};
-    } else if (result < 0 && result != -NLE_INTR) {
+    } else if (result == -NLE_DUMP_INTR || result == -NLE_INTR) {
+      continue;
+    } else if (result == -NLE_PERM || result == -NLE_OPNOTSUPP || result == -NLE_INVAL || result == -NLE_RANGE) {
+      continue;  // the answer to LimitSegments()
+    } else if (result < 0) {
       return;
     }
   }
+}
+
+void LinkWatch::LimitSegments(unsigned segments) {
+  ifinfomsg link{};
+  link.ifi_family = AF_UNSPEC;
+  link.ifi_index = index_;
+  nl_msg* message = nlmsg_alloc_simple(RTM_NEWLINK, NLM_F_REQUEST);
+  CHECK(message != nullptr);
+  CHECK(nlmsg_append(message, &link, sizeof link, NLMSG_ALIGNTO) == 0);
+  CHECK(nla_put_u32(message, IFLA_GSO_MAX_SEGS, segments) == 0);
+  nl_send_auto(socket_, message);
+  nlmsg_free(message);
 }
 
 int LinkWatch::OnMessage(nl_msg* message) {

@@ -33,6 +33,9 @@ class LinkWatch {
   void Process();
   const LinkState& state() const { return state_; }
 
+  // Asks that the kernel put no more than this many segments into one super-packet. Not an error if it cannot.
+  void LimitSegments(unsigned segments);
+
  private:
   LinkWatch() = default;
   void Request();
