@@ -221,14 +221,14 @@ std::vector<std::string> Feed(std::string_view stream, std::size_t step,
 TEST(UapiFramer, CutsAStreamIntoRequestsHoweverItArrives_CONF97) {
   const std::string stream =
       "get=1\n\nset=1\nlisten_port=1\n\nset=1\n\nget=1\n\nset=1\n" + InPeer("allowed_ip=::/0") + "\n";
-  for (const std::size_t step : {1, 2, 3, 7, 4096}) {
+  for (const std::size_t step : {1u, 2u, 3u, 7u, 4096u}) {
     EXPECT_THAT(Feed(stream, step), ElementsAre("get:0", "set:0", "set:0", "get:0", "set:0")) << step;
   }
 }
 
 TEST(UapiFramer, AnswersAFailedRequestOnceAtItsBlankLine_CONF98) {
   const std::string failed = "set=1\nlisten_port=x\nget=1\nnonsense\nset=1\n";
-  for (const std::size_t step : {1, 5, 4096}) {
+  for (const std::size_t step : {1u, 5u, 4096u}) {
     EXPECT_THAT(Feed(failed, step), ElementsAre()) << "before the blank line";
     EXPECT_THAT(Feed(failed + "\nget=1\n\n", step), ElementsAre("set:22", "get:0"));
   }

@@ -201,6 +201,7 @@ class UapiServer::Impl : public std::enable_shared_from_this<Impl> {
   UapiServerOptions options_;
   std::string path_;
   std::optional<FileIdentity> file_;
+  bool accept_failed_ = false;
   asio::local::stream_protocol::acceptor acceptor_;
   asio::posix::stream_descriptor directory_watch_;
   asio::steady_timer accept_pause_;
@@ -248,9 +249,11 @@ void UapiServer::Impl::Accept() {
   acceptor_.async_accept([self = shared_from_this()](error_code error, LocalSocket socket) {
     if (self->device_ == nullptr) return;
     if (!error) {
+      self->accept_failed_ = false;
       self->AddClient(std::move(socket));
     } else if (error != asio::error::connection_aborted) {
-      spdlog::warn("uapi: accept: {}", error.message());
+      // Once until it works again, not ten times a second.
+      if (!std::exchange(self->accept_failed_, true)) spdlog::warn("uapi: accept: {}", error.message());
       self->accept_pause_.expires_after(kAcceptPause);
       self->accept_pause_.async_wait([self](error_code cancelled) {
         if (!cancelled && self->device_ != nullptr) self->Accept();
