@@ -6,10 +6,14 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <set>
+#include <thread>
 
 #include "config/interface_name.h"
 
@@ -26,6 +30,19 @@ std::string ReadPid(int fd) {
   const ssize_t size = pread(fd, text, sizeof text, 0);
   std::string pid(text, size > 0 ? static_cast<std::size_t>(size) : 0);
   return pid.substr(0, pid.find('\n'));
+}
+
+// What was killed a moment ago holds its lock until the kernel has taken the last of its threads down.
+constexpr auto kDeathTimeout = std::chrono::seconds(2);
+constexpr auto kDeathPoll = std::chrono::milliseconds(2);
+
+bool IsDying(const std::string& pid) {
+  std::ifstream file("/proc/" + pid + "/stat");
+  const std::string stat((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  const auto name_end = stat.rfind(')');  // the name may hold anything, spaces and parentheses too
+  if (name_end == stat.npos || name_end + 2 >= stat.size()) return false;
+  const char state = stat[name_end + 2];
+  return state == 'Z' || state == 'X';
 }
 
 }  // namespace
@@ -63,6 +80,7 @@ Result<TunnelLock> TunnelLock::Take(const RunFiles& files) {
     return FailErrno(errno, "cannot make {}: {}; run as root, or set ADIT_RUN_DIR to a folder that can be written",
                      files.folder, std::strerror(errno));
   }
+  const auto deadline = std::chrono::steady_clock::now() + kDeathTimeout;
   // The previous owner may remove the file between our open and our lock; then the lock is on nothing, and we try
   // again.
   for (;;) {
@@ -72,6 +90,10 @@ Result<TunnelLock> TunnelLock::Take(const RunFiles& files) {
                        std::strerror(errno));
     }
     if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+      if (IsDying(ReadPid(fd.get())) && std::chrono::steady_clock::now() < deadline) {
+        std::this_thread::sleep_for(kDeathPoll);
+        continue;
+      }
       return FailErrno(errno, "process {} has {}", ReadPid(fd.get()), files.lock);
     }
     struct stat locked{}, current{};
