@@ -7,7 +7,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/post.hpp>
 #include <cerrno>
 #include <filesystem>
 #include <thread>
@@ -24,7 +24,7 @@ class Served {
       : path_(path),
         socket_(*ControlSocket::Listen(io_, path,
                                        {[](bool keys) { return keys ? std::string(100000, 'k') : "{}"; },
-                                        [this] { io_.post([this] { socket_->AnswerStops("ok"); }); }})),
+                                        [this] { boost::asio::post(io_, [this] { socket_->AnswerStops("ok"); }); }})),
         thread_([this] { io_.run(); }) {}
   ~Served() {
     io_.stop();

@@ -39,22 +39,27 @@ constexpr auto kFirstPingTimeout = 6s;
 
 IpAddress Ip(const char* text) { return *IpAddress::Parse(text); }
 
-// What the person sees: numbered headings, findings below them, and ok or failed for each check.
+// What the person sees: numbered headings, findings below them, and ok or failed for each check. After Ctrl-C nothing
+// more: what an interrupted step found means nothing.
 class Stage {
  public:
   explicit Stage(bool colour) : colour_(colour) {}
 
   void Heading(std::string_view text) {
+    if (is_interrupted) return;
     fmt::print("\n{}\n", Paint(fmt::emphasis::bold, fmt::format("{}. {}", ++heading_count_, text)));
     std::fflush(stdout);
   }
-  void Line(std::string_view text) { fmt::print("   {}\n", text); }
+  void Line(std::string_view text) {
+    if (!is_interrupted) fmt::print("   {}\n", text);
+  }
   bool Check(bool holds, std::string_view text) {
+    if (is_interrupted) return false;
     const auto mark = holds ? Paint(fmt::fg(fmt::terminal_color::green), "ok    ")
                             : Paint(fmt::fg(fmt::terminal_color::red) | fmt::emphasis::bold, "failed");
     fmt::print("   {} {}\n", mark, text);
     std::fflush(stdout);
-    if (!holds && !is_interrupted) ++failure_count_;
+    if (!holds) ++failure_count_;
     return holds;
   }
   void Failed(const Error& error) { Check(false, error.message); }
@@ -209,6 +214,12 @@ Status Tell(Stage& stage, DemoLab& lab) {
   const auto loops = looped->TakeCount();
   if (!loops) return std::unexpected(loops.error());
   stage.Check(*loops == 0, fmt::format("{}: {} of the tunnel's own packets came in again", lab.laptop.tunnel, *loops));
+  if (auto sent = SendDatagram(laptop, endpoint); !sent) return sent;
+  const auto unmarked = looped->TakeCount();
+  if (!unmarked) return std::unexpected(unmarked.error());
+  stage.Check(*unmarked == 1, fmt::format("the watch works: a datagram of another program to {}, without the mark, "
+                                          "goes into the tunnel and is seen",
+                                          endpoint.ToString()));
   const std::uint64_t carried = uplink_after->tx_bytes - uplink_before->tx_bytes;
   // 60 of 1420 bytes are overhead with full packets; retransmissions come on top. A loop would multiply.
   const double ratio = transfer->bytes == 0 ? 0 : static_cast<double>(carried) / static_cast<double>(transfer->bytes);

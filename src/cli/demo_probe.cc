@@ -281,6 +281,18 @@ std::vector<sock_filter> FilterLoopedPackets(const SocketAddress& endpoint) {
   return Compile(rules, false);
 }
 
+Status SendDatagram(int netns_fd, const SocketAddress& to) {
+  auto fd = OpenSocket(netns_fd, to.ip.is_v6() ? AF_INET6 : AF_INET, SOCK_DGRAM, 0);
+  if (!fd) return std::unexpected(fd.error());
+  sockaddr_storage address;
+  const socklen_t size = to.ToSockaddr(address);
+  const ByteArray<16> payload{};
+  if (sendto(fd->get(), payload.data(), payload.size(), 0, reinterpret_cast<const sockaddr*>(&address), size) < 0) {
+    return FailErrno(errno, "cannot send to {}: {}", to.ToString(), std::strerror(errno));
+  }
+  return {};
+}
+
 Result<LinkCounters> ReadLinkCounters(int netns_fd, const std::string& link) {
   LinkCounters counters;
   const Status read = RunInNamespace(netns_fd, [&]() -> Status {

@@ -53,6 +53,9 @@ std::vector<sock_filter> FilterForeignPackets(const IpAddress& local, const Sock
 // Picks what must never enter the TUN device: the tunnel's own datagrams to `endpoint`.
 std::vector<sock_filter> FilterLoopedPackets(const SocketAddress& endpoint);
 
+// One UDP datagram of no meaning, from a socket without any mark, as any program could send it.
+Status SendDatagram(int netns_fd, const SocketAddress& to);
+
 struct LinkCounters {
   std::uint64_t rx_bytes = 0, rx_packets = 0, tx_bytes = 0, tx_packets = 0;
 };

@@ -5,18 +5,18 @@
 namespace adit {
 namespace {
 
-PublicKey Key(std::uint8_t number) {
+PublicKey Key(int number) {
   PublicKey key;
-  key.bytes[0] = number;
+  key.bytes[0] = static_cast<std::uint8_t>(number);
   return key;
 }
 
 TEST(Sync, RemovesVanishedPeersFirstAndKeepsTheRest) {
   DeviceStatus now;
-  for (const std::uint8_t number : {1, 2, 3}) now.peers.push_back({.public_key = Key(number), .preshared_key = {}});
+  for (const int number : {1, 2, 3}) now.peers.emplace_back().public_key = Key(number);
   DeviceUpdate wanted;
   wanted.replace_peers = true;
-  for (const std::uint8_t number : {2, 4}) {
+  for (const int number : {2, 4}) {
     PeerUpdate peer;
     peer.public_key = Key(number);
     wanted.peers.push_back(peer);

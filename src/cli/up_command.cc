@@ -59,7 +59,7 @@ constexpr std::uint16_t kWaitKeepaliveSeconds = 25;
 class TunnelRun {
  public:
   TunnelRun(ConfTarget target, LoadedConf loaded, EngineSettings settings)
-      : file_(std::filesystem::absolute(target.file).string()),
+      : file_(std::filesystem::absolute(target.file).lexically_normal().string()),
         name_(std::move(target.interface_name)),
         files_(RunFilesOf(name_)),
         conf_(std::move(loaded.conf)),
@@ -244,7 +244,8 @@ Outcome TunnelRun::WaitForHandshake(std::chrono::seconds wait) {
   }
   engine_->SetDevice(rouse);
   const auto has_handshake = [this] {
-    return std::ranges::any_of(engine_->GetDevice().peers, [](const PeerStatus& peer) { return peer.last_handshake.has_value(); });
+    return std::ranges::any_of(engine_->GetDevice().peers,
+                               [](const PeerStatus& peer) { return peer.last_handshake.has_value(); });
   };
   const auto deadline = std::chrono::steady_clock::now() + wait;
   while (!has_handshake() && !loop_.has_ended() && std::chrono::steady_clock::now() < deadline) {
