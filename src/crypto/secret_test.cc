@@ -106,11 +106,13 @@ TEST_F(Secret, ProductCodeOfThisFolderHasNoOrdinaryComparisonOfMemory_CONF19) {
 class MemorySearch {
  public:
   MemorySearch() {
-    void* const at = mmap(nullptr, kChunk, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    // Between guards, so that the kernel does not merge it with a neighbour and it is found, and left out, by its size.
+    void* const at = mmap(nullptr, kChunk + 2 * kGuard, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CHECK(at != MAP_FAILED);
-    chunk_ = static_cast<std::uint8_t*>(at);
+    chunk_ = static_cast<std::uint8_t*>(at) + kGuard;
+    CHECK(mprotect(chunk_, kChunk, PROT_READ | PROT_WRITE) == 0);
   }
-  ~MemorySearch() { munmap(chunk_, kChunk); }
+  ~MemorySearch() { munmap(chunk_ - kGuard, kChunk + 2 * kGuard); }
   MemorySearch(const MemorySearch&) = delete;
   MemorySearch& operator=(const MemorySearch&) = delete;
 
@@ -159,6 +161,7 @@ class MemorySearch {
   }
 
   static constexpr std::size_t kChunk = 1 << 20;
+  static constexpr std::size_t kGuard = 64 * 1024;
   static constexpr std::size_t kSecretBytes = 32;
   std::uint8_t* chunk_;
 };
