@@ -1,0 +1,259 @@
+# Results of compare.sh as a table (form=txt), JSON (form=json) or a plot (form=svg).
+#
+#   awk -v form=FORM -f compare.awk machine.tsv programs.tsv cases.tsv results.tsv
+#
+# machine: key, value. programs: label, version. cases: name, title, in the order of the output. results: round, case, program,
+# metric, value. Every figure is the median over the rounds; the spread is the smallest and the largest.
+
+BEGIN {
+  FS = "\t"
+  # The metrics in the order of the output: title, unit, digits after the point, whether more is better, whether plotted.
+  describe("gbps", "throughput", "Gb/s", 2, 1, 1)
+  describe("cpu", "CPU time per payload, both ends", "s/GB", 2, 0, 1)
+  describe("mbps", "highest lossless rate", "Mb/s", 0, 1, 1)
+  describe("kpps", "packets delivered under flood", "kpkt/s", 0, 1, 1)
+  describe("cpu_packet", "CPU time per packet, both ends", "us/pkt", 2, 0, 1)
+  describe("loss", "loss", "%", 3, 0, 0)
+  describe("rtt", "round trip, median", "us", 0, 0, 1)
+  describe("rtt99", "round trip, 99th percentile", "us", 0, 0, 0)
+  describe("idle_memory", "idle", "MB", 1, 0, 1)
+  describe("loaded_memory", "loaded", "MB", 1, 0, 1)
+  describe("retransmits", "TCP segments sent again", "", 0, 0, 0)
+  describe("reordered", "packets out of order", "", 0, 0, 0)
+}
+
+function describe(name, title, unit, digits, more, plotted) {
+  metrics[++metric_count] = name
+  metric_title[name] = title; metric_unit[name] = unit; metric_digits[name] = digits
+  metric_more[name] = more; metric_plotted[name] = plotted
+}
+
+FNR == 1 { ++file }
+file == 1 { machine[$1] = $2 }
+file == 2 { programs[++program_count] = $1; version[$1] = $2 }
+file == 3 { cases[++case_count] = $1; case_title[$1] = $2 }
+file == 4 {
+  if ($4 == "others") { other[++other_count] = $5; next }
+  if ($4 == "failed") { ++failed[$2, $3]; ++failures; next }
+  runs[++run_count] = $0
+  name = $4 ~ /_memory$/ ? "memory" : $2
+  values[name, $4, $3, ++count[name, $4, $3]] = $5 + 0
+}
+
+# Sorts sorted[1..n].
+function sort(n,   i, j, x) {
+  for (i = 2; i <= n; ++i) {
+    x = sorted[i]
+    for (j = i - 1; j >= 1 && sorted[j] > x; --j) sorted[j + 1] = sorted[j]
+    sorted[j + 1] = x
+  }
+}
+
+function middle(n) { return n % 2 ? sorted[(n + 1) / 2] : (sorted[n / 2] + sorted[n / 2 + 1]) / 2 }
+
+# Sets median, least and most; false without results.
+function look_up(name, metric, program,   n, i) {
+  n = count[name, metric, program]
+  if (!n) return 0
+  for (i = 1; i <= n; ++i) sorted[i] = values[name, metric, program, i]
+  sort(n)
+  median = middle(n); least = sorted[1]; most = sorted[n]
+  return 1
+}
+
+# Sets ratio: the median by the baseline's. False without a baseline, or when its figure is 0.
+function look_up_ratio(name, metric, program,   mine) {
+  look_up(name, metric, program)
+  mine = median
+  if (!look_up(name, metric, machine["baseline"]) || median == 0) return 0
+  ratio = mine / median
+  return 1
+}
+
+function measured(name, metric,   i) {
+  for (i = 1; i <= program_count; ++i) if (count[name, metric, programs[i]]) return 1
+  return 0
+}
+
+# Whether any run showed more than 0.
+function any(name, metric,   p) {
+  for (p = 1; p <= program_count; ++p) if (look_up(name, metric, programs[p]) && most > 0) return 1
+  return 0
+}
+
+function number(x, digits) { return sprintf("%.*f", digits, x) }
+
+function others_median(   i) {
+  for (i = 1; i <= other_count; ++i) sorted[i] = other[i]
+  sort(other_count)
+  return other_count ? middle(other_count) : 0
+}
+
+END {
+  if (form == "json") json()
+  else if (form == "svg") svg()
+  else table()
+}
+
+# ---- table ----------------------------------------------------------------------------------------------------------
+
+function table(   c, m, p, cell, line, name, metric) {
+  printf "\n%s, %s cores, Linux %s, %s\n", machine["cpu"], machine["cores"], machine["kernel"], machine["date"]
+  printf "median of %s rounds of %s s (smallest-largest), x ratio to %s; both ends of the tunnel and the load on the same cores\n\n", \
+         machine["rounds"], machine["seconds"], machine["baseline"]
+  printf "%-46s %-7s", "", ""
+  for (p = 1; p <= program_count; ++p) printf " %-28s", programs[p] " " version[programs[p]]
+  printf "\n"
+  for (c = 1; c <= case_count; ++c) {
+    name = cases[c]
+    for (m = 1; m <= metric_count; ++m) {
+      metric = metrics[m]
+      if (!measured(name, metric) || (metric ~ /^(retransmits|reordered)$/ && !any(name, metric))) continue
+      line = name == "memory" ? case_title[name] ", " metric_title[metric] : case_title[name]
+      if (metric ~ /^(retransmits|reordered|rtt99|loss)$/) line = line ", " (metric == "rtt99" ? "99 %" : metric)
+      printf "%-46s %-7s", line, metric_unit[metric]
+      for (p = 1; p <= program_count; ++p) {
+        cell = failed[name, programs[p]] ? "failed" : "-"
+        if (look_up(name, metric, programs[p])) {
+          cell = number(median, metric_digits[metric]) " (" number(least, metric_digits[metric]) "-" number(most, metric_digits[metric]) ")"
+          if (programs[p] != machine["baseline"] && metric !~ /^(retransmits|reordered|loss)$/ && look_up_ratio(name, metric, programs[p]))
+            cell = cell " x" number(ratio, 2)
+        }
+        printf " %-28s", cell
+      }
+      printf "\n"
+    }
+  }
+  printf "\nOther work took %.0f %% of this machine's cores during the runs (median). Every figure is from a run in which the\n", others_median()
+  printf "counters of both ends of the tunnel showed the bytes that arrived.%s\n", failures ? " Runs that failed and are not in the figures: " failures "." : ""
+  printf "Rows of zeros are left out: segments sent again (retransmits) and packets out of order (reordered).\n"
+  for (p = 1; p <= program_count; ++p)
+    if (programs[p] == "wireguard-go" && match(version[programs[p]], /[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]/) && \
+        substr(version[programs[p]], RSTART, 8) + 0 < 20230320)
+      printf "This wireguard-go is older than its offloads (March 2023) and no fair baseline: ./dev peers builds the current one.\n"
+}
+
+# ---- JSON -----------------------------------------------------------------------------------------------------------
+
+function quoted(text) {
+  gsub(/\\/, "\\\\", text)
+  gsub(/"/, "\\\"", text)
+  gsub(/[\001-\037]/, " ", text)
+  return "\"" text "\""
+}
+
+function json(   i, c, m, p, first, field) {
+  printf "{\n  \"machine\": {\"cpu\": %s, \"cores\": %d, \"kernel\": %s, \"others_percent\": %.1f},\n", \
+         quoted(machine["cpu"]), machine["cores"], quoted(machine["kernel"]), others_median()
+  printf "  \"date\": %s,\n  \"rounds\": %d,\n  \"seconds\": %d,\n  \"baseline\": %s,\n  \"failed_runs\": %d,\n", \
+         quoted(machine["date"]), machine["rounds"], machine["seconds"], quoted(machine["baseline"]), failures
+  printf "  \"programs\": ["
+  for (p = 1; p <= program_count; ++p)
+    printf "%s{\"label\": %s, \"version\": %s}", (p > 1 ? ", " : ""), quoted(programs[p]), quoted(version[programs[p]])
+  printf "],\n  \"summary\": ["
+  for (c = 1; c <= case_count; ++c)
+    for (m = 1; m <= metric_count; ++m)
+      for (p = 1; p <= program_count; ++p) {
+        if (!look_up(cases[c], metrics[m], programs[p])) continue
+        printf "%s\n    {\"case\": %s, \"metric\": %s, \"unit\": %s, \"program\": %s, \"median\": %.6g, \"min\": %.6g, \"max\": %.6g, \"runs\": %d", \
+               (first++ ? "," : ""), quoted(cases[c]), quoted(metrics[m]), quoted(metric_unit[metrics[m]]), quoted(programs[p]), \
+               median, least, most, count[cases[c], metrics[m], programs[p]]
+        if (look_up_ratio(cases[c], metrics[m], programs[p])) printf ", \"ratio\": %.4g", ratio
+        printf "}"
+      }
+  printf "\n  ],\n  \"runs\": ["
+  for (i = 1; i <= run_count; ++i) {
+    split(runs[i], field, "\t")
+    printf "%s\n    {\"round\": %d, \"case\": %s, \"program\": %s, \"metric\": %s, \"value\": %.6g}", (i > 1 ? "," : ""), \
+           field[1], quoted(field[2]), quoted(field[3]), quoted(field[4]), field[5]
+  }
+  printf "\n  ]\n}\n"
+}
+
+# ---- plot -----------------------------------------------------------------------------------------------------------
+# One panel per metric, in it one group of bars per case; the bar is the median, the whisker the spread.
+
+function escaped(text) {
+  gsub(/&/, "\\&amp;", text)
+  gsub(/</, "\\&lt;", text)
+  return text
+}
+
+function text_at(x, y, class, text) { body = body sprintf("<text x=\"%.1f\" y=\"%.1f\" class=\"%s\">%s</text>\n", x, y, class, escaped(text)) }
+
+# The smallest of 1, 2, 5 × 10^n that cuts `largest` into at most five.
+function step_for(largest,   step) {
+  step = 1
+  while (step * 5 < largest) step *= 10
+  while (step > largest) step /= 10
+  if (largest / step > 5) step *= 2
+  if (largest / step > 5) step *= 2.5
+  return step
+}
+
+function svg(   m, c, p, y, top, left, width, bar, metric, largest, step, x, tick, color, label, n) {
+  left = 230; width = 420; bar = 13
+  n = split("#2563eb #9ca3af #d97706 #7c9a5e #a78bfa #64748b", color, " ")
+  y = 34
+  body = ""
+  text_at(16, y, "h", "WireGuard in userspace, side by side")
+  y += 19
+  text_at(16, y, "s", machine["cpu"] ", " machine["cores"] " cores, Linux " machine["kernel"])
+  y += 16
+  text_at(16, y, "s", "both ends of the tunnel and the load on the same cores; median of " machine["rounds"] " rounds, whiskers smallest to largest; × to " machine["baseline"])
+  y += 12
+  x = 16
+  for (p = 1; p <= program_count; ++p) {
+    body = body sprintf("<rect x=\"%.1f\" y=\"%.1f\" width=\"11\" height=\"11\" rx=\"2\" fill=\"%s\"/>\n", x, y + 4, color[(p - 1) % n + 1])
+    label = programs[p] (version[programs[p]] == "unknown" ? "" : " " version[programs[p]])
+    text_at(x + 16, y + 14, "l", label)
+    x += 34 + 6.6 * length(label)
+  }
+  y += 30
+  for (m = 1; m <= metric_count; ++m) {
+    metric = metrics[m]
+    if (!metric_plotted[metric]) continue
+    largest = 0
+    for (c = 1; c <= case_count; ++c)
+      for (p = 1; p <= program_count; ++p)
+        if (look_up(cases[c], metric, programs[p]) && most > largest) largest = most
+    if (largest == 0) continue
+    step = step_for(largest)
+    y += 20
+    text_at(16, y, "t", (metric ~ /_memory$/ ? "resident memory, " : "") metric_title[metric] ", " metric_unit[metric] (metric_more[metric] ? "" : " (less is better)"))
+    y += 10
+    top = y
+    for (c = 1; c <= case_count; ++c) {
+      if (!measured(cases[c], metric)) continue
+      y += 5
+      text_at(left - 10, y + program_count * bar / 2 + 4, "c", cases[c] == "memory" ? "the larger end" : case_title[cases[c]])
+      for (p = 1; p <= program_count; ++p) {
+        if (look_up(cases[c], metric, programs[p])) {
+          body = body sprintf("<rect x=\"%d\" y=\"%.1f\" width=\"%.1f\" height=\"%d\" fill=\"%s\"/>\n", left, y, median / largest * width, bar - 2, color[(p - 1) % n + 1])
+          body = body sprintf("<path d=\"M%.1f %.1fH%.1f\" class=\"w\"/>\n", left + least / largest * width, y + bar / 2 - 1, left + most / largest * width)
+          label = number(median, metric_digits[metric])
+          x = left + most / largest * width + 6
+          if (programs[p] != machine["baseline"] && look_up_ratio(cases[c], metric, programs[p])) label = label "  " number(ratio, 2) "×"
+          text_at(x, y + bar - 4, "v", label)
+        } else if (failed[cases[c], programs[p]]) {
+          text_at(left + 6, y + bar - 4, "v", programs[p] " failed")
+        }
+        y += bar
+      }
+      y += 5
+    }
+    for (tick = 0; tick <= largest; tick += step) {
+      x = left + tick / largest * width
+      grid = grid sprintf("<path d=\"M%.1f %.1fV%.1f\" class=\"g\"/>\n", x, top, y)
+      body = body sprintf("<text x=\"%.1f\" y=\"%.1f\" class=\"a\">%g</text>\n", x, y + 13, tick)
+    }
+    y += 22
+  }
+  text_at(16, y + 6, "s", "adit bench compare, " machine["date"] "; other work took " number(others_median(), 0) " % of the cores")
+  y += 22
+  printf "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"760\" height=\"%d\" viewBox=\"0 0 760 %d\" font-family=\"system-ui, 'DejaVu Sans', sans-serif\">\n", y, y
+  printf "<style>.h{font-size:17px;font-weight:600;fill:#111827}.s{font-size:11px;fill:#6b7280}.l{font-size:12px;fill:#374151}"
+  printf ".t{font-size:13px;font-weight:600;fill:#111827}.c{font-size:11px;fill:#374151;text-anchor:end}.v{font-size:10px;fill:#374151}"
+  printf ".a{font-size:10px;fill:#9ca3af;text-anchor:middle}.g{stroke:#e5e7eb}.w{stroke:#111827;stroke-width:1.2;stroke-opacity:.65}</style>\n"
+  printf "<rect width=\"760\" height=\"%d\" fill=\"#ffffff\"/>\n%s%s</svg>\n", y, grid, body
+}
