@@ -1,5 +1,7 @@
 #include "tunnel/timers.h"
 
+#include <utility>
+
 namespace adit {
 
 void PeerTimers::OnDataSent(Instant now, Duration jitter) {
@@ -16,7 +18,11 @@ void PeerTimers::OnDataReceived(Instant now) {
   }
 }
 
-void PeerTimers::OnAuthenticatedPacketSent() { Deadline(Timer::kPassiveKeepalive).reset(); }
+void PeerTimers::OnAuthenticatedPacketSent() {
+  if (std::exchange(keepalive_is_on_its_way_, false)) return;
+  Deadline(Timer::kPassiveKeepalive).reset();
+  owes_another_keepalive_ = false;
+}
 
 void PeerTimers::OnAuthenticatedPacketReceived() { Deadline(Timer::kNewHandshake).reset(); }
 
@@ -34,9 +40,7 @@ void PeerTimers::OnHandshakeComplete() {
   sent_lastminute_handshake = false;
 }
 
-void PeerTimers::OnSessionDerived(Instant now) {
-  Deadline(Timer::kZeroKeys) = now + 3 * limits_->reject_after_time;
-}
+void PeerTimers::OnSessionDerived(Instant now) { Deadline(Timer::kZeroKeys) = now + 3 * limits_->reject_after_time; }
 
 bool PeerTimers::TakeRetry() {
   if (handshake_attempts_ > limits_->max_handshake_retries) return false;
@@ -46,6 +50,8 @@ bool PeerTimers::TakeRetry() {
 
 void PeerTimers::OnGivenUp(Instant now) {
   Deadline(Timer::kPassiveKeepalive).reset();
+  owes_another_keepalive_ = false;
+  keepalive_is_on_its_way_ = false;
   auto& zero = Deadline(Timer::kZeroKeys);
   if (!zero) zero = now + 3 * limits_->reject_after_time;
 }
@@ -53,6 +59,7 @@ void PeerTimers::OnGivenUp(Instant now) {
 void PeerTimers::OnPassiveKeepaliveSent(Instant now) {
   if (!owes_another_keepalive_) return;
   owes_another_keepalive_ = false;
+  keepalive_is_on_its_way_ = true;
   Deadline(Timer::kPassiveKeepalive) = now + limits_->keepalive_timeout;
 }
 
@@ -60,6 +67,7 @@ void PeerTimers::StopAll() {
   deadlines_.fill(std::nullopt);
   handshake_attempts_ = 0;
   owes_another_keepalive_ = false;
+  keepalive_is_on_its_way_ = false;
   sent_lastminute_handshake = false;
 }
 

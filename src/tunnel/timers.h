@@ -51,7 +51,8 @@ class PeerTimers {
   void SetPersistentKeepalive(Duration interval) { persistent_keepalive_ = interval; }
   Duration persistent_keepalive() const { return persistent_keepalive_; }
 
-  // The passive keepalive has been sent: owe another one if more data came in the meantime.
+  // The passive keepalive goes out now, and will be reported as the next packet sent: owe another one if more data came
+  // in the meantime.
   void OnPassiveKeepaliveSent(Instant now);
 
   void StopAll();
@@ -70,7 +71,8 @@ class PeerTimers {
   std::array<std::optional<Instant>, kTimerCount> deadlines_;
   Duration persistent_keepalive_{0};
   unsigned handshake_attempts_ = 0;
-  bool owes_another_keepalive_ = false;
+  bool owes_another_keepalive_ = false;   // more data came while a passive keepalive was owed
+  bool keepalive_is_on_its_way_ = false;  // the next packet sent is that keepalive, and answers nothing that came later
 };
 
 }  // namespace adit

@@ -66,6 +66,31 @@ TEST_F(Timers, OweAKeepaliveTenSecondsAfterTheFirstData_CONF26_CONF43_CONF44) {
   ExpectDueAt(Timer::kPassiveKeepalive, kStart + 10s);
 }
 
+// The control thread takes the timer, and some time later a data thread reports that the keepalive is out.
+TEST_F(Timers, OweOneMoreKeepaliveForDataThatCameMeanwhile_CONF43) {
+  timers_.OnDataReceived(kStart);
+  timers_.OnDataReceived(kStart + 4s);
+  ExpectDueAt(Timer::kPassiveKeepalive, kStart + 10s);
+  timers_.OnPassiveKeepaliveSent(kStart + 10s);
+  timers_.OnAuthenticatedPacketSent();  // that very keepalive
+  ExpectDueAt(Timer::kPassiveKeepalive, kStart + 20s);
+  timers_.OnPassiveKeepaliveSent(kStart + 20s);
+  timers_.OnAuthenticatedPacketSent();
+  EXPECT_EQ(timers_.NextDeadline(), std::nullopt);
+}
+
+TEST_F(Timers, WhatIsSentInBetweenPaysForBoth_CONF43_CONF46) {
+  timers_.OnDataReceived(kStart);
+  timers_.OnDataReceived(kStart + 4s);
+  timers_.OnAuthenticatedPacketSent();
+  EXPECT_EQ(timers_.NextDeadline(), std::nullopt);
+  timers_.OnDataReceived(kStart + 20s);
+  ExpectDueAt(Timer::kPassiveKeepalive, kStart + 30s);
+  timers_.OnPassiveKeepaliveSent(kStart + 30s);
+  timers_.OnAuthenticatedPacketSent();
+  EXPECT_EQ(timers_.NextDeadline(), std::nullopt);
+}
+
 TEST_F(Timers, OweNoKeepaliveAfterAnySend_CONF46) {
   timers_.OnDataReceived(kStart);
   timers_.OnAuthenticatedPacketSent();
