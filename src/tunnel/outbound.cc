@@ -16,6 +16,12 @@ namespace {
 // Header, padding and tag: what a message has beyond its packet, at most.
 constexpr std::size_t kMaxOverhead = kDataOverhead + kPaddingMultiple - 1;
 
+std::size_t TotalBytes(const auto& packets) {
+  std::size_t bytes = 0;
+  for (const StagedPacket& packet : packets) bytes += packet.size();
+  return bytes;
+}
+
 }  // namespace
 
 Outbound::Outbound(Exchange& exchange, AeadEngine& engine, Random& random, std::size_t max_run_bytes)
@@ -46,7 +52,8 @@ bool Outbound::Add(Bytes head, MutableBytes body, Instant now) {
   }
   // A newer snapshot only between batches: pending_ points into this one.
   const PeerTable& table = pending_.empty() ? peers_.Refresh() : peers_.Current();
-  const auto id = ip->is_v4() ? table.allowed_ips->LookupV4(ip->destination) : table.allowed_ips->LookupV6(ip->destination);
+  const auto id =
+      ip->is_v4() ? table.allowed_ips->LookupV4(ip->destination) : table.allowed_ips->LookupV6(ip->destination);
   if (!id) {
     Drop(DropReason::kNoPeerForDestination);
     AnswerUnreachable(head, body, now);
@@ -81,10 +88,10 @@ void Outbound::Flush(Instant now) {
       case SendVerdict::kGranted:
         SealStaged(peer, grant);
         SealRun(peer, *grant.keypair, grant.first_counter + grant.staged.size(), grant.endpoint, packets);
-        ReleaseStaged(grant.staged);
+        ReleaseStaged(TotalBytes(grant.staged));
         break;
       case SendVerdict::kNeedsHandshake:
-        Stage(peer, packets);
+        if (Stage(peer, packets, now)) SendWhatWaits(peer, /*keepalive_if_none=*/false, now);
         break;
       case SendVerdict::kNoEndpoint:
         Drop(DropReason::kNoEndpoint, packets.size());
@@ -101,6 +108,10 @@ void Outbound::Flush(Instant now) {
 
 void Outbound::SendStaged(const std::shared_ptr<Peer>& peer, bool keepalive_if_none, Instant now) {
   CHECK(empty());
+  SendWhatWaits(peer, keepalive_if_none, now);
+}
+
+void Outbound::SendWhatWaits(const std::shared_ptr<Peer>& peer, bool keepalive_if_none, Instant now) {
   SendGrant grant;
   if (BeginSend(peer, keepalive_if_none ? 1 : 0, /*is_data=*/false, now, jitter_, exchange_.inbox, grant,
                 wake_control_) != SendVerdict::kGranted) {
@@ -111,7 +122,7 @@ void Outbound::SendStaged(const std::shared_ptr<Peer>& peer, bool keepalive_if_n
     const std::array<Pending, 1> keepalive{};
     SealRun(peer, *grant.keypair, grant.first_counter, grant.endpoint, keepalive);
   }
-  ReleaseStaged(grant.staged);
+  ReleaseStaged(TotalBytes(grant.staged));
 }
 
 void Outbound::SealStaged(const std::shared_ptr<Peer>& peer, SendGrant& grant) {
@@ -180,7 +191,7 @@ void Outbound::AppendToRun(const std::shared_ptr<Peer>& peer, const Endpoint& en
   runs_.push_back(SealedRun{message, message.size(), endpoint, tos, peer});
 }
 
-void Outbound::Stage(const std::shared_ptr<Peer>& peer, std::span<const Pending> packets) {
+bool Outbound::Stage(const std::shared_ptr<Peer>& peer, std::span<const Pending> packets, Instant now) {
   std::vector<StagedPacket> copies;
   copies.reserve(std::min(packets.size(), kMaxStagedPackets));
   // Of a run longer than the queue only the newest would stay.
@@ -191,7 +202,7 @@ void Outbound::Stage(const std::shared_ptr<Peer>& peer, std::span<const Pending>
   for (const Pending& packet : packets) {
     const std::size_t size = packet.head.size() + packet.body_bytes;
     if (exchange_.staged_bytes.fetch_add(size, std::memory_order_relaxed) + size > kMaxStagedBytes) {
-      exchange_.staged_bytes.fetch_sub(size, std::memory_order_relaxed);
+      ReleaseStaged(size);
       Drop(DropReason::kNoMemory);
       continue;
     }
@@ -200,9 +211,17 @@ void Outbound::Stage(const std::shared_ptr<Peer>& peer, std::span<const Pending>
     std::copy_n(packet.body, packet.body_bytes, copy.data() + packet.head.size());
   }
 
+  // The peer was not locked since BeginSend(). Who removed it meanwhile has emptied its queue for the last time, and
+  // who confirmed a session meanwhile found nothing to send.
   std::size_t dropped = 0;
+  bool has_session = false;
   {
     const std::scoped_lock lock(peer->mutex);
+    if (peer->is_removed) {
+      ReleaseStaged(TotalBytes(copies));
+      Drop(DropReason::kNoPeerForDestination, copies.size());
+      return false;
+    }
     for (StagedPacket& copy : copies) {
       peer->staged_bytes += copy.size();
       peer->staged.push_back(std::move(copy));
@@ -210,19 +229,17 @@ void Outbound::Stage(const std::shared_ptr<Peer>& peer, std::span<const Pending>
     while (peer->staged.size() > kMaxStagedPackets || peer->staged_bytes > kMaxStagedBytesPerPeer) {
       const std::size_t size = peer->staged.front().size();
       peer->staged_bytes -= size;
-      exchange_.staged_bytes.fetch_sub(size, std::memory_order_relaxed);
+      ReleaseStaged(size);
       peer->staged.pop_front();
       ++dropped;
     }
+    has_session = peer->keypairs.current && !peer->keypairs.current->IsExpired(now, exchange_.limits);
   }
   if (dropped > 0) Drop(DropReason::kStagedFull, dropped);
+  return has_session;
 }
 
-void Outbound::ReleaseStaged(const std::deque<StagedPacket>& staged) {
-  std::size_t bytes = 0;
-  for (const StagedPacket& packet : staged) bytes += packet.size();
-  exchange_.staged_bytes.fetch_sub(bytes, std::memory_order_relaxed);
-}
+void Outbound::ReleaseStaged(std::size_t bytes) { exchange_.staged_bytes.fetch_sub(bytes, std::memory_order_relaxed); }
 
 void Outbound::AnswerUnreachable(Bytes head, Bytes body, Instant now) {
   if (!icmp_limiter_.Allow(now)) return;

@@ -75,13 +75,15 @@ class Outbound {
     std::uint8_t tos = 0;
   };
 
+  void SendWhatWaits(const std::shared_ptr<Peer>& peer, bool keepalive_if_none, Instant now);
   void SealStaged(const std::shared_ptr<Peer>& peer, SendGrant& grant);
   void SealRun(const std::shared_ptr<Peer>& peer, const Keypair& keypair, std::uint64_t first_counter,
                const Endpoint& endpoint, std::span<const Pending> packets);
   void AppendToRun(const std::shared_ptr<Peer>& peer, const Endpoint& endpoint, std::uint8_t tos, Bytes message);
-  void ReleaseStaged(const std::deque<StagedPacket>& staged);
+  void ReleaseStaged(std::size_t bytes);
   void AnswerUnreachable(Bytes head, Bytes body, Instant now);
-  void Stage(const std::shared_ptr<Peer>& peer, std::span<const Pending> packets);
+  // True if they need not wait: there is a session by now.
+  [[nodiscard]] bool Stage(const std::shared_ptr<Peer>& peer, std::span<const Pending> packets, Instant now);
   void Drop(DropReason reason, std::size_t count = 1);
 
   Exchange& exchange_;

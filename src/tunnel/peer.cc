@@ -15,6 +15,8 @@ bool NotifyIfNeeded(const std::shared_ptr<Peer>& peer, ControlInbox& inbox) {
 }
 
 void RequestHandshake(Peer& peer, Instant now) {
+  // As long as somebody has something to send, we do not give up (CONF-37).
+  peer.timers.OnHandshakeRequested();
   // Asking again within REKEY_TIMEOUT would only wake the control thread for nothing (paper, 6.4).
   if (!peer.last_handshake_sent_at || now - *peer.last_handshake_sent_at >= peer.limits.rekey_timeout) {
     peer.wants_handshake = true;
@@ -81,6 +83,7 @@ SendVerdict BeginSend(const std::shared_ptr<Peer>& peer, std::size_t count, bool
   const ProtocolLimits& limits = peer->limits;
   if (peer->is_removed) return SendVerdict::kRemoved;
   if (!peer->endpoint) return SendVerdict::kNoEndpoint;
+  if (count == 0 && peer->staged.empty()) return SendVerdict::kGranted;  // and the timers have nothing to hear
 
   const auto& current = peer->keypairs.current;
   std::optional<std::uint64_t> first;

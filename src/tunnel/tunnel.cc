@@ -215,7 +215,9 @@ void Tunnel::Service(Record& record, Now now, ControlOutbox& out) {
           zero_keys = true;
           break;
         case Timer::kPersistentKeepalive:
-          send_keepalive |= peer.timers.persistent_keepalive() > Duration::zero();
+          if (peer.timers.persistent_keepalive() == Duration::zero()) break;
+          send_keepalive = true;
+          peer.timers.OnAuthenticatedPacketEitherWay(now.boot);  // one that cannot be sent is not the last one
           break;
       }
     }
@@ -260,7 +262,15 @@ void Tunnel::SendInitiation(Record& record, bool is_retry, Now now, ControlOutbo
     const std::scoped_lock lock(peer.mutex);
     if (!is_retry) peer.timers.OnHandshakeRequested();
     // Once in five seconds, a response counting too (paper, 6.4).
-    if (peer.last_handshake_sent_at && now.boot - *peer.last_handshake_sent_at < exchange_.limits.rekey_timeout) return;
+    if (peer.last_handshake_sent_at && now.boot - *peer.last_handshake_sent_at < exchange_.limits.rekey_timeout) {
+      // A response of ours took the retry's turn. If it comes to nothing (both sides began at once, and each dropped
+      // its own handshake for the other's) there is nobody else to try again; if it is confirmed, the timer is stopped.
+      if (is_retry) {
+        const Duration jitter = DrawJitter(random_, exchange_.limits.handshake_jitter);
+        peer.timers.OnHandshakeInitiated(*peer.last_handshake_sent_at, jitter);
+      }
+      return;
+    }
     if (!peer.endpoint || !record.handshake.is_possible()) return;
     endpoint = *peer.endpoint;
   }
@@ -461,8 +471,13 @@ void Tunnel::DisallowAllIps(const PublicKey& key) { allowed_ips_.RemovePeer(Find
 
 void Tunnel::SendWaiting(const PublicKey& key, ControlOutbox& out) {
   const auto& peer = FindByKey(key).peer;
+  if (!out.to_flush.empty() && out.to_flush.back().peer == peer) return;  // it goes already
   const std::scoped_lock lock(peer->mutex);
-  if (!peer->staged.empty()) out.to_flush.push_back(FlushRequest{peer, /*keepalive_if_none=*/false});
+  // Neither timer runs: the persistent keepalive fell due when there was nowhere to send it.
+  const bool owes_keepalive = peer->timers.persistent_keepalive() > Duration::zero() && peer->endpoint &&
+                              !peer->timers.IsSet(Timer::kPersistentKeepalive) &&
+                              !peer->timers.IsSet(Timer::kRetransmitHandshake);
+  if (owes_keepalive || !peer->staged.empty()) out.to_flush.push_back(FlushRequest{peer, owes_keepalive});
 }
 
 void Tunnel::Publish() {

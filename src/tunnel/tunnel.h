@@ -100,7 +100,8 @@ class Tunnel {
   // Zeros remove it. A peer with our own public key is removed; all sessions end, and handshakes start anew.
   void SetPrivateKey(const PrivateKey& key, Now now, ControlOutbox& out);
   const PrivateKey& private_key() const { return identity_.private_key(); }
-  // Our addresses or routes changed: peers are answered from whatever address the kernel chooses, until they write again.
+  // Our addresses or routes changed: peers are answered from whatever address the kernel chooses, until they write
+  // again.
   void ForgetSources();
 
   // ---- peers, by public key
@@ -117,7 +118,7 @@ class Tunnel {
   void AllowIp(const PublicKey& key, const Prefix& prefix);     // takes it from whoever has it
   void DisallowIp(const PublicKey& key, const Prefix& prefix);  // nothing if it is not this peer's
   void DisallowAllIps(const PublicKey& key);
-  // Lets packets go that waited for what has just been configured.
+  // Lets go what waited for what has just been configured: packets, and a persistent keepalive without an endpoint.
   void SendWaiting(const PublicKey& key, ControlOutbox& out);
   // Publishes the peers and allowed IPs to the data threads; after a group of changes.
   void Publish();
@@ -142,7 +143,7 @@ class Tunnel {
     CookieJar cookies;
     PresharedKey preshared_key;
     std::optional<WallTime> last_handshake;
-    std::optional<Instant> scheduled_at;         // its entry in timeouts_
+    std::optional<Instant> scheduled_at;           // its entry in timeouts_
     std::optional<std::uint32_t> handshake_index;  // its entry in handshakes_by_index_
   };
 
