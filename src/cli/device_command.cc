@@ -13,6 +13,7 @@
 
 #include "base/fd.h"
 #include "cli/background.h"
+#include "cli/descriptor_limit.h"
 #include "cli/engine_settings.h"
 #include "cli/log.h"
 #include "cli/loop.h"
@@ -55,6 +56,9 @@ Result<std::unique_ptr<TunDevice>> OpenTun(const std::string& name, const Enviro
 Outcome RunDevice(const DeviceCommand& command, const ProtocolLimits& limits) {
   const auto environment = ParseEnvironment([](const char* name) -> const char* { return std::getenv(name); });
   if (!environment) return FailWith(ExitCode::kUsage, "{}", environment.error().message);
+  if (const auto ensured = EnsureDescriptors(); !ensured) {
+    return FailWith(ExitCode::kEnvironment, "{}", ensured.error().message);
+  }
   auto settings = EngineSettingsFromEnvironment();
   if (!settings) return FailWith(ExitCode::kUsage, "{}", settings.error().message);
   settings->engine.limits = limits;

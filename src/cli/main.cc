@@ -1,4 +1,5 @@
 #include <cstdio>
+#include <exception>
 #include <string>
 #include <variant>
 #include <vector>
@@ -40,7 +41,13 @@ int main(int argc, char** argv) {
     }
     return static_cast<int>(command.error().code);
   }
-  const Outcome outcome = std::visit([](const auto& chosen) { return Run(chosen); }, *command);
+  Outcome outcome;
+  try {
+    outcome = std::visit([](const auto& chosen) { return Run(chosen); }, *command);
+  } catch (const std::exception& error) {
+    // Ours never throw; out of memory, or descriptors inside Asio, does.
+    outcome = FailWith(ExitCode::kFailure, "{}", error.what());
+  }
   if (outcome) return static_cast<int>(ExitCode::kClean);
   PrintError(outcome.error().message);
   return static_cast<int>(outcome.error().code);

@@ -30,6 +30,7 @@
 #include "cli/background.h"
 #include "cli/conf_io.h"
 #include "cli/control_socket.h"
+#include "cli/descriptor_limit.h"
 #include "cli/dns.h"
 #include "cli/engine_settings.h"
 #include "cli/hooks.h"
@@ -368,6 +369,9 @@ Outcome RunUp(const UpCommand& command) {
   if (!target) return std::unexpected(target.error());
   const auto environment = ParseEnvironment([](const char* name) -> const char* { return std::getenv(name); });
   if (!environment) return FailWith(ExitCode::kUsage, "{}", environment.error().message);
+  if (const auto ensured = EnsureDescriptors(); !ensured) {
+    return FailWith(ExitCode::kEnvironment, "{}", ensured.error().message);
+  }
   auto settings = EngineSettingsFromEnvironment();
   if (!settings) return FailWith(ExitCode::kUsage, "{}", settings.error().message);
   InitializeCrypto();
