@@ -7,25 +7,25 @@
 
 BEGIN {
   FS = "\t"
-  # The metrics in the order of the output: title, unit, digits after the point, whether more is better, whether plotted.
-  describe("gbps", "throughput", "Gb/s", 2, 1, 1)
-  describe("cpu", "CPU time per payload, both ends", "s/GB", 2, 0, 1)
-  describe("mbps", "highest lossless rate", "Mb/s", 0, 1, 1)
-  describe("kpps", "packets delivered under flood", "kpkt/s", 0, 1, 1)
-  describe("cpu_packet", "CPU time per packet, both ends", "us/pkt", 2, 0, 1)
-  describe("loss", "loss", "%", 3, 0, 0)
-  describe("rtt", "round trip, median", "us", 0, 0, 1)
-  describe("rtt99", "round trip, 99th percentile", "us", 0, 0, 0)
-  describe("idle_memory", "idle", "MB", 1, 0, 1)
-  describe("loaded_memory", "loaded", "MB", 1, 0, 1)
-  describe("retransmits", "TCP segments sent again", "", 0, 0, 0)
-  describe("reordered", "packets out of order", "", 0, 0, 0)
+  # The metrics in the order of the output: title, unit, digits after the point, whether more is better.
+  describe("gbps", "throughput", "Gb/s", 2, 1)
+  describe("cpu", "CPU time per payload, both ends", "s/GB", 2, 0)
+  describe("mbps", "highest lossless rate", "Mb/s", 0, 1)
+  describe("kpps", "packets delivered under flood", "kpkt/s", 0, 1)
+  describe("cpu_packet", "CPU time per packet, both ends", "us/pkt", 2, 0)
+  describe("loss", "loss", "%", 3, 0)
+  describe("rtt", "round trip, median", "us", 0, 0)
+  describe("rtt99", "round trip, 99th percentile", "us", 0, 0)
+  describe("idle_memory", "resident memory, idle", "MB", 1, 0)
+  describe("loaded_memory", "resident memory, loaded", "MB", 1, 0)
+  describe("retransmits", "TCP segments sent again", "", 0, 0)
+  describe("reordered", "packets out of order", "", 0, 0)
 }
 
-function describe(name, title, unit, digits, more, plotted) {
+function describe(name, title, unit, digits, more) {
   metrics[++metric_count] = name
   metric_title[name] = title; metric_unit[name] = unit; metric_digits[name] = digits
-  metric_more[name] = more; metric_plotted[name] = plotted
+  metric_more[name] = more
 }
 
 FNR == 1 { ++file }
@@ -38,6 +38,7 @@ file == 4 {
   runs[++run_count] = $0
   name = $4 ~ /_memory$/ ? "memory" : $2
   values[name, $4, $3, ++count[name, $4, $3]] = $5 + 0
+  if ($1 > machine["rounds"]) machine["rounds"] = $1
 }
 
 # Sorts sorted[1..n].
@@ -109,7 +110,7 @@ function table(   c, m, p, cell, line, name, metric) {
     for (m = 1; m <= metric_count; ++m) {
       metric = metrics[m]
       if (!measured(name, metric) || (metric ~ /^(retransmits|reordered)$/ && !any(name, metric))) continue
-      line = name == "memory" ? case_title[name] ", " metric_title[metric] : case_title[name]
+      line = name == "memory" ? metric_title[metric] ", " case_title[name] : case_title[name]
       if (metric ~ /^(retransmits|reordered|rtt99|loss)$/) line = line ", " (metric == "rtt99" ? "99 %" : metric)
       printf "%-46s %-7s", line, metric_unit[metric]
       for (p = 1; p <= program_count; ++p) {
@@ -171,7 +172,8 @@ function json(   i, c, m, p, first, field) {
 }
 
 # ---- plot -----------------------------------------------------------------------------------------------------------
-# One panel per metric, in it one group of bars per case; the bar is the median, the whisker the spread.
+# A row of two panels per pair of metrics; in a panel one group of bars per case. The bar is the median, the whisker the
+# spread, the figure after it the ratio to the baseline.
 
 function escaped(text) {
   gsub(/&/, "\\&amp;", text)
@@ -181,79 +183,88 @@ function escaped(text) {
 
 function text_at(x, y, class, text) { body = body sprintf("<text x=\"%.1f\" y=\"%.1f\" class=\"%s\">%s</text>\n", x, y, class, escaped(text)) }
 
-# The smallest of 1, 2, 5 × 10^n that cuts `largest` into at most five.
+# Of 1, 2 and 5 × 10^n the one that cuts `largest` into two to five.
 function step_for(largest,   step) {
   step = 1
-  while (step * 5 < largest) step *= 10
+  while (step * 10 <= largest) step *= 10
   while (step > largest) step /= 10
-  if (largest / step > 5) step *= 2
-  if (largest / step > 5) step *= 2.5
-  return step
+  if (largest / step > 5) return step * 2
+  return largest / step < 2 ? step / 2 : step
 }
 
-function svg(   m, c, p, y, top, left, width, bar, metric, largest, step, x, tick, color, label, n) {
-  left = 230; width = 420; bar = 13
-  n = split("#2563eb #9ca3af #d97706 #7c9a5e #a78bfa #64748b", color, " ")
-  y = 34
-  body = ""
-  text_at(16, y, "h", "WireGuard in userspace, side by side")
-  y += 19
-  text_at(16, y, "s", machine["cpu"] ", " machine["cores"] " cores, Linux " machine["kernel"])
-  y += 16
-  text_at(16, y, "s", "both ends of the tunnel and the load on the same cores; median of " machine["rounds"] " rounds, whiskers smallest to largest; × to " machine["baseline"])
-  y += 12
+# One panel at (left, y): heading, grid, bars. `height` is that of all its groups.
+function panel(metric, left, y, height,   c, p, largest, step, x, tick, top, label) {
+  largest = 0
+  for (c = 1; c <= case_count; ++c)
+    for (p = 1; p <= program_count; ++p)
+      if (look_up(cases[c], metric, programs[p]) && most > largest) largest = most
+  if (largest == 0) return
+  text_at(left, y, "t", metric_title[metric])
+  text_at(left, y + 13, "s", metric_unit[metric] (metric_more[metric] ? "" : ", less is better"))
+  y += 20
+  top = y
+  step = step_for(largest)
+  for (tick = 0; tick <= largest * 1.001; tick += step) {
+    x = left + tick / largest * bar_room
+    grid = grid sprintf("<path d=\"M%.1f %.1fV%.1f\" class=\"g\"/>\n", x, top, top + height)
+    body = body sprintf("<text x=\"%.1f\" y=\"%.1f\" class=\"a\">%g</text>\n", x, top + height + 12, tick)
+  }
+  for (c = 1; c <= case_count; ++c) {
+    if (!in_row[cases[c]]) continue
+    y += group_gap / 2
+    for (p = 1; p <= program_count; ++p) {
+      if (look_up(cases[c], metric, programs[p])) {
+        x = left + most / largest * bar_room + 5
+        body = body sprintf("<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%d\" fill=\"%s\"/>\n", left, y, median / largest * bar_room, bar - 2, color[(p - 1) % color_count + 1])
+        body = body sprintf("<path d=\"M%.1f %.1fH%.1f\" class=\"w\"/>\n", left + least / largest * bar_room, y + bar / 2 - 1, x - 5)
+        label = number(median, metric_digits[metric])
+        if (programs[p] != machine["baseline"] && metric != "loss" && look_up_ratio(cases[c], metric, programs[p])) label = label " (" number(ratio, 2) "×)"
+        text_at(x, y + bar - 4, "v", label)
+      } else if (failed[cases[c], programs[p]] && measured(cases[c], metric)) {
+        text_at(left + 5, y + bar - 4, "v", "failed")
+      }
+      y += bar
+    }
+    y += group_gap / 2
+  }
+}
+
+function svg(   c, i, p, y, x, rows, row, names, groups, height, label) {
+  bar = 12; group_gap = 9; bar_room = 235
+  color_count = split("#2563eb #9ca3af #d97706 #7c9a5e #a78bfa #64748b", color, " ")
+  body = ""; grid = ""
+  text_at(16, 32, "h", "WireGuard in userspace, side by side")
+  text_at(16, 52, "s", machine["cpu"] ", " machine["cores"] " cores, Linux " machine["kernel"] ", " machine["date"] ". Both ends of the tunnel and the load on the same cores; other work took " number(others_median(), 0) " %.")
+  text_at(16, 67, "s", "Bars: median of " machine["rounds"] " rounds of " machine["seconds"] " s, programs in turn. Lines: smallest to largest. (×): ratio to " machine["baseline"] ".")
   x = 16
   for (p = 1; p <= program_count; ++p) {
-    body = body sprintf("<rect x=\"%.1f\" y=\"%.1f\" width=\"11\" height=\"11\" rx=\"2\" fill=\"%s\"/>\n", x, y + 4, color[(p - 1) % n + 1])
+    body = body sprintf("<rect x=\"%.1f\" y=\"80\" width=\"11\" height=\"11\" rx=\"2\" fill=\"%s\"/>\n", x, color[(p - 1) % color_count + 1])
     label = programs[p] (version[programs[p]] == "unknown" ? "" : " " version[programs[p]])
-    text_at(x + 16, y + 14, "l", label)
-    x += 34 + 6.6 * length(label)
+    text_at(x + 16, 90, "l", label)
+    x += 36 + 6.8 * length(label)
   }
-  y += 30
-  for (m = 1; m <= metric_count; ++m) {
-    metric = metrics[m]
-    if (!metric_plotted[metric]) continue
-    largest = 0
-    for (c = 1; c <= case_count; ++c)
-      for (p = 1; p <= program_count; ++p)
-        if (look_up(cases[c], metric, programs[p]) && most > largest) largest = most
-    if (largest == 0) continue
-    step = step_for(largest)
+  y = 106
+  rows = split("gbps cpu;kpps cpu_packet;mbps loss;rtt rtt99;idle_memory loaded_memory", row, ";")
+  for (i = 1; i <= rows; ++i) {
+    split(row[i], names, " ")
+    groups = 0
+    for (c = 1; c <= case_count; ++c) groups += in_row[cases[c]] = measured(cases[c], names[1]) || measured(cases[c], names[2])
+    if (!groups) continue
+    height = groups * (program_count * bar + group_gap)
     y += 20
-    text_at(16, y, "t", (metric ~ /_memory$/ ? "resident memory, " : "") metric_title[metric] ", " metric_unit[metric] (metric_more[metric] ? "" : " (less is better)"))
-    y += 10
-    top = y
+    panel(names[1], 200, y, height)
+    panel(names[2], 545, y, height)
+    y += 20
     for (c = 1; c <= case_count; ++c) {
-      if (!measured(cases[c], metric)) continue
-      y += 5
-      text_at(left - 10, y + program_count * bar / 2 + 4, "c", cases[c] == "memory" ? "the larger end" : case_title[cases[c]])
-      for (p = 1; p <= program_count; ++p) {
-        if (look_up(cases[c], metric, programs[p])) {
-          body = body sprintf("<rect x=\"%d\" y=\"%.1f\" width=\"%.1f\" height=\"%d\" fill=\"%s\"/>\n", left, y, median / largest * width, bar - 2, color[(p - 1) % n + 1])
-          body = body sprintf("<path d=\"M%.1f %.1fH%.1f\" class=\"w\"/>\n", left + least / largest * width, y + bar / 2 - 1, left + most / largest * width)
-          label = number(median, metric_digits[metric])
-          x = left + most / largest * width + 6
-          if (programs[p] != machine["baseline"] && look_up_ratio(cases[c], metric, programs[p])) label = label "  " number(ratio, 2) "×"
-          text_at(x, y + bar - 4, "v", label)
-        } else if (failed[cases[c], programs[p]]) {
-          text_at(left + 6, y + bar - 4, "v", programs[p] " failed")
-        }
-        y += bar
-      }
-      y += 5
-    }
-    for (tick = 0; tick <= largest; tick += step) {
-      x = left + tick / largest * width
-      grid = grid sprintf("<path d=\"M%.1f %.1fV%.1f\" class=\"g\"/>\n", x, top, y)
-      body = body sprintf("<text x=\"%.1f\" y=\"%.1f\" class=\"a\">%g</text>\n", x, y + 13, tick)
+      if (!in_row[cases[c]]) continue
+      text_at(190, y + (program_count * bar + group_gap) / 2 + 3, "c", case_title[cases[c]])
+      y += program_count * bar + group_gap
     }
     y += 22
   }
-  text_at(16, y + 6, "s", "adit bench compare, " machine["date"] "; other work took " number(others_median(), 0) " % of the cores")
-  y += 22
-  printf "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"760\" height=\"%d\" viewBox=\"0 0 760 %d\" font-family=\"system-ui, 'DejaVu Sans', sans-serif\">\n", y, y
+  printf "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"880\" height=\"%d\" viewBox=\"0 0 880 %d\" font-family=\"system-ui, 'DejaVu Sans', sans-serif\">\n", y, y
   printf "<style>.h{font-size:17px;font-weight:600;fill:#111827}.s{font-size:11px;fill:#6b7280}.l{font-size:12px;fill:#374151}"
   printf ".t{font-size:13px;font-weight:600;fill:#111827}.c{font-size:11px;fill:#374151;text-anchor:end}.v{font-size:10px;fill:#374151}"
   printf ".a{font-size:10px;fill:#9ca3af;text-anchor:middle}.g{stroke:#e5e7eb}.w{stroke:#111827;stroke-width:1.2;stroke-opacity:.65}</style>\n"
-  printf "<rect width=\"760\" height=\"%d\" fill=\"#ffffff\"/>\n%s%s</svg>\n", y, grid, body
+  printf "<rect width=\"880\" height=\"%d\" fill=\"#ffffff\"/>\n%s%s</svg>\n", y, grid, body
 }

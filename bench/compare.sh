@@ -271,9 +271,9 @@ counted() {
 
 listening() { grep -q ':1451 .* 0A ' "/proc/$1/net/tcp" "/proc/$1/net/tcp6"; }  # port 5201, LISTEN
 
-# measure_tcp ADDRESS [IPERF3_ARGS…]
-measure_tcp() {
-  local address=$1 server status=0 rate forward reverse retransmitted
+# run_tcp ADDRESS [IPERF3_ARGS…]: sets rate, retransmitted and cpu; result says both.
+run_tcp() {
+  local address=$1 server status=0 forward reverse
   shift
   become b iperf3 -s -1 >/dev/null 2>&1 </dev/null &
   server=$!
@@ -296,11 +296,17 @@ measure_tcp() {
       printf "%.4f %.0f %.0f %d\n", rate / 1e9, forward, reverse, again
     }' "$tmp/iperf3.json")
   finish "$forward" "$reverse" || return 1
-  emit gbps "$rate"
-  emit cpu "$(calculate "$ticks / $ticks_per_second / (($forward + $reverse) / 1e9)")"
-  emit retransmits "$retransmitted"
+  cpu=$(calculate "$ticks / $ticks_per_second / (($forward + $reverse) / 1e9)")
   emit loaded_memory "$loaded_memory"
-  result="$rate Gb/s, $(calculate "$ticks / $ticks_per_second / (($forward + $reverse) / 1e9)") s/GB"
+  result="$rate Gb/s, $cpu s/GB"
+}
+
+# measure_tcp ADDRESS [IPERF3_ARGS…]
+measure_tcp() {
+  run_tcp "$@" || return 1
+  emit gbps "$rate"
+  emit cpu "$cpu"
+  emit retransmits "$retransmitted"
 }
 
 # udp ADDRESS BYTES SECONDS MBITS [gso]: sets sent, got, got_bytes, got_seconds.
@@ -388,7 +394,7 @@ measure_loaded_ping() {
   (sleep 0.5 && become a timeout $((seconds + 5)) ping -i 0.01 -c $((seconds * 100 - 60)) -W 1 "$1") \
     >"$tmp/ping" 2>&1 </dev/null &
   pinger=$!
-  measure_tcp "$1" || { wait "$pinger" || true; return 1; }
+  run_tcp "$1" || { wait "$pinger" || true; return 1; }
   wait "$pinger" || true
   read -r median tail < <(round_trips "$tmp/ping") || { note="ping got no answer"; return 1; }
   emit rtt "$median"
@@ -399,7 +405,7 @@ measure_loaded_ping() {
 # measure PROGRAM_INDEX CASE[@RIG]
 measure() {
   label=${labels[$1]} case=$2 note="" result=""
-  local name=${2%@*} rig=plain kind inner outer mtu status=0 address=10.9.0.2
+  local name=${2%@*} rig=plain side kind inner outer mtu status=0 address=10.9.0.2
   [[ $2 != *@* ]] || rig=${2#*@}
   read -ra kind <<<"$(field "$name" 3)"
   inner=$(field "$name" 4) outer=$(field "$name" 5) mtu=$(field "$name" 6)
@@ -412,7 +418,7 @@ measure() {
   if ((status)); then
     emit failed 1
     result="FAILED: ${note:-unknown}"
-    tail -n 3 "$tmp"/program-?.log >&2 2>/dev/null || true
+    for side in a b; do tail -n 3 "$tmp/program-$side.log" | sed "s/^/  $label at $side: /" >&2 || true; done
   fi
   close_tunnel
   printf 'round %d/%d  %-12s %-14s %s\n' "$round" "$rounds" "$case" "$label" "$result" >&2
@@ -433,14 +439,13 @@ summarise() {
   versions >"$tmp/programs.tsv"
   {
     for one in "${selected[@]}"; do printf '%s\t%s%s\n' "$one" "$(field "${one%@*}" 2)" "$([[ $one != *@wire ]] || echo ', as on a wire')"; done
-    printf 'memory\tresident memory, the larger end\n'
+    printf 'memory\tthe larger end\n'
   } >"$tmp/cases.tsv"
   {
     printf 'date\t%s\n' "$(date -u +%Y-%m-%dT%H:%MZ)"
     printf 'cpu\t%s\n' "$(awk -F': *' '/^model name/ { print $2; exit }' /proc/cpuinfo)"
     printf 'cores\t%s\n' "$(nproc)"
     printf 'kernel\t%s\n' "$(uname -r)"
-    printf 'rounds\t%s\n' "$rounds"
     printf 'seconds\t%s\n' "$seconds"
     printf 'baseline\t%s\n' "$baseline"
   } >"$tmp/machine.tsv"
@@ -452,8 +457,11 @@ summarise() {
   echo "compare: written to $out: compare.txt, compare.json, compare.svg" >&2
 }
 
+# At every end, also when interrupted: then with what there is. A trap may run inside a redirected function.
+exec 3>&1 4>&2
 finish_up() {
   local code=$?
+  exec >&3 2>&4
   trap - EXIT INT TERM
   set +e
   close_tunnel
