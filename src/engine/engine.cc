@@ -3,9 +3,8 @@
 #include <spdlog/spdlog.h>
 #include <sys/timerfd.h>
 
-#include <boost/asio/post.hpp>
-
 #include <algorithm>
+#include <boost/asio/post.hpp>
 #include <cerrno>
 #include <set>
 #include <utility>
@@ -26,6 +25,8 @@ namespace {
 constexpr std::size_t kHandshakesPerTurn = 16;
 // Between attempts to bind a port that was busy when the link came up.
 constexpr Duration kBindRetryInterval = 2s;
+// Between looks whether the data threads have let go of sockets that were given up.
+constexpr Duration kCloseInterval = 2ms;
 
 // A timer on the clock that goes on during suspend, so that a laptop's keys are dead when it wakes.
 class BootTimer {
@@ -161,22 +162,25 @@ class Engine::Impl {
 
   bool FitsPeerLimit(const DeviceUpdate& update) const {
     std::size_t added = 0;
-    for (const PeerUpdate& peer : update.peers) added += !peer.remove && !peer.update_only;
+    for (const PeerUpdate& peer : update.peers) {
+      const bool is_there = !update.replace_peers && tunnel_.HasPeer(peer.public_key);
+      added += !peer.remove && !peer.update_only && !is_there;
+    }
     return (update.replace_peers ? 0 : tunnel_.peer_count()) + added <= kMaxPeers;
   }
 
   // The new sockets stand before the old ones go: a busy port leaves the device as it was.
   int ApplySockets(std::optional<std::uint16_t> port, std::optional<std::uint32_t> fwmark) {
-    // A reload without ListenPort must not move a port that was ours to choose: NAT mappings hang on it.
-    const bool keeps_port = !port || *port == wanted_port_ || (*port == 0 && sockets_ && sockets_->port() == *port);
+    // A reload without ListenPort must not move a port that was ours to choose: NAT mappings hang on it. Nor is the
+    // port busy if it is we who have it.
+    const bool keeps_port = !port || (sockets_ && (*port == wanted_port_ || *port == sockets_->port()));
     const std::uint32_t mark = fwmark.value_or(fwmark_);
-    if (!keeps_port || (port && !sockets_)) {
-      auto opened = UdpSockets::Open(*port, mark, options_.udp);
+    if (!keeps_port) {
+      auto opened = *port == 0 && wanted_port_ == 0 ? OpenAnyPort(mark) : OpenSockets(*port, mark);
       if (!opened) {
         spdlog::error("{}", opened.error().message);
         return opened.error().code != 0 ? opened.error().code : EADDRINUSE;
       }
-      wanted_port_ = *port;
       UseSockets(std::move(*opened));
     } else if (fwmark && mark != fwmark_ && sockets_) {
       if (const Status set = sockets_->SetMark(mark); !set) {
@@ -184,18 +188,47 @@ class Engine::Impl {
         return set.error().code != 0 ? set.error().code : EPERM;
       }
     }
+    if (port) wanted_port_ = *port;
     if (mark != fwmark_) tunnel_.ForgetSources();
     fwmark_ = mark;
     return 0;
   }
 
+  // The port we had last, if it is still free.
+  Result<std::shared_ptr<UdpSockets>> OpenAnyPort(std::uint32_t mark) {
+    if (last_port_ != 0) {
+      if (auto opened = OpenSockets(last_port_, mark)) return opened;
+    }
+    return OpenSockets(0, mark);
+  }
+
+  Result<std::shared_ptr<UdpSockets>> OpenSockets(std::uint16_t port, std::uint32_t mark) {
+    // Sockets we gave up stay open until the data threads have heard of it, which under load takes milliseconds: who
+    // takes a link down and up again would find its port busy with ourselves.
+    const auto ours = std::ranges::find_if(given_up_, [port](const auto& sockets) { return sockets->port() == port; });
+    if (ours != given_up_.end()) {
+      if (const Status set = (*ours)->SetMark(mark); !set) return std::unexpected(set.error());
+      return *ours;
+    }
+    return UdpSockets::Open(port, mark, options_.udp);
+  }
+
   void UseSockets(std::shared_ptr<UdpSockets> sockets) {
+    if (sockets_) given_up_.push_back(sockets_);
     sockets_ = std::move(sockets);
+    std::erase(given_up_, sockets_);
     if (sockets_) last_port_ = sockets_->port();
     plane_.sockets.Publish(std::make_shared<SocketSet>(SocketSet{sockets_}));
     inbound_->Wake();
     for (const auto& thread : outbound_) thread->Wake();
     tunnel_.ForgetSources();
+    SetTimer();
+  }
+
+  // Closes what no data thread holds any more. Here and not in the thread that lets go last, so that a port is either
+  // in given_up_ or free.
+  void CloseGivenUp() {
+    std::erase_if(given_up_, [](const auto& sockets) { return sockets.use_count() == 1; });
   }
 
   // Peers that stay keep their sessions: only those the update does not name go.
@@ -254,6 +287,7 @@ class Engine::Impl {
 
   void OnTimer() {
     timer_.Acknowledge();
+    CloseGivenUp();
     const Now now = BothNow();
     if (bind_retry_at_ && *bind_retry_at_ <= now.boot) {
       bind_retry_at_.reset();
@@ -281,8 +315,15 @@ class Engine::Impl {
     }
     outbound_.front()->Request(outbox_.to_flush);
     outbox_.Clear();
+    SetTimer();
+  }
+
+  void SetTimer() {
+    if (has_ended_) return timer_.Set(std::nullopt);
     auto next = tunnel_.NextTimeout();
-    if (bind_retry_at_ && (!next || *bind_retry_at_ < *next)) next = bind_retry_at_;
+    const auto not_later_than = [&next](Instant at) { next = next ? std::min(*next, at) : at; };
+    if (bind_retry_at_) not_later_than(*bind_retry_at_);
+    if (!given_up_.empty()) not_later_than(BootNow() + kCloseInterval);
     timer_.Set(next);
   }
 
@@ -335,11 +376,16 @@ class Engine::Impl {
   }
 
   void BindForUp() {
-    // The port we had before, if it was free to choose and still is.
-    auto opened = UdpSockets::Open(wanted_port_ != 0 ? wanted_port_ : last_port_, fwmark_, options_.udp);
-    if (!opened && wanted_port_ == 0) opened = UdpSockets::Open(0, fwmark_, options_.udp);
-    if (opened) return UseSockets(std::move(*opened));
-    spdlog::error("{}; trying again every {} s", opened.error().message, kBindRetryInterval / 1s);
+    auto opened = wanted_port_ == 0 ? OpenAnyPort(fwmark_) : OpenSockets(wanted_port_, fwmark_);
+    if (opened) {
+      bind_error_.clear();
+      return UseSockets(std::move(*opened));
+    }
+    // One line, not one every attempt.
+    if (bind_error_ != opened.error().message) {
+      bind_error_ = opened.error().message;
+      spdlog::error("{}; trying again every {} s", bind_error_, kBindRetryInterval / 1s);
+    }
     bind_retry_at_ = BootNow() + kBindRetryInterval;
   }
 
@@ -347,7 +393,7 @@ class Engine::Impl {
     has_ended_ = true;
     tunnel_.SetUp(false, BothNow(), outbox_);
     outbox_.Clear();
-    timer_.Set(std::nullopt);
+    SetTimer();
     boost::asio::post(control_, [on_end = on_end_] { on_end(EngineEnd::kLinkRemoved); });
   }
 
@@ -368,6 +414,8 @@ class Engine::Impl {
   std::uint16_t last_port_ = 0;    // the one we had last
   std::uint32_t fwmark_ = 0;
   std::optional<Instant> bind_retry_at_;
+  std::string bind_error_;                             // of the last attempt that failed
+  std::vector<std::shared_ptr<UdpSockets>> given_up_;  // until the data threads let go of them
 
   BootTimer timer_;
   std::unique_ptr<LinkWatch> link_watch_;
