@@ -82,6 +82,8 @@ function any(name, metric,   p) {
   return 0
 }
 
+function named(program) { return program (version[program] == "unknown" ? "" : " " version[program]) }
+
 function number(x, digits) { return sprintf("%.*f", digits, x) }
 
 function others_median(   i) {
@@ -103,7 +105,7 @@ function table(   c, m, p, cell, line, name, metric) {
   printf "median of %s rounds of %s s (smallest-largest), x ratio to %s; both ends of the tunnel and the load on the same cores\n\n", \
          machine["rounds"], machine["seconds"], machine["baseline"]
   printf "%-46s %-7s", "", ""
-  for (p = 1; p <= program_count; ++p) printf " %-28s", programs[p] " " version[programs[p]]
+  for (p = 1; p <= program_count; ++p) printf " %-28s", named(programs[p])
   printf "\n"
   for (c = 1; c <= case_count; ++c) {
     name = cases[c]
@@ -239,7 +241,7 @@ function svg(   c, i, p, y, x, rows, row, names, groups, height, label) {
   x = 16
   for (p = 1; p <= program_count; ++p) {
     body = body sprintf("<rect x=\"%.1f\" y=\"80\" width=\"11\" height=\"11\" rx=\"2\" fill=\"%s\"/>\n", x, color[(p - 1) % color_count + 1])
-    label = programs[p] (version[programs[p]] == "unknown" ? "" : " " version[programs[p]])
+    label = named(programs[p])
     text_at(x + 16, 90, "l", label)
     x += 36 + 6.8 * length(label)
   }

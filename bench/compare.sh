@@ -15,6 +15,7 @@ usage() {
 compare.sh [options] [[LABEL=]PROGRAM…]
 
 PROGRAM is started as `PROGRAM -f IFNAME`; several words are allowed: 'adit-openssl=env ADIT_AEAD=openssl adit'.
+`veth` is the wire without a tunnel: what the load itself can do.
 Without one: Adit, and those of wireguard-go, boringtun-cli and gotatun that ./dev peers installed or that are on PATH.
 
   --rounds N        rounds, the programs in turn within each (5)
@@ -111,8 +112,10 @@ add_program() {
   local label=${1%%=*} command=${1#*=} words program
   [[ $1 == *=* && $label != */* && $label != *' '* ]] || label=$(basename "${1%% *}") command=$1
   read -ra words <<<"$command"
-  words[0]=$(command -v "${words[0]}") || die "no such program: $command"
-  words[0]=$(readlink -f "${words[0]}")
+  if [[ $command != veth ]]; then
+    words[0]=$(command -v "${words[0]}") || die "no such program: $command"
+    words[0]=$(readlink -f "${words[0]}")
+  fi
   labels+=("$label")
   commands+=("${words[*]}")
 }
@@ -173,11 +176,13 @@ for side in a b; do
   wg pubkey <"$tmp/$side.key" >"$tmp/$side.pub"
 done
 
+declare -A number=([a]=1 [b]=2)  # the last number of a host's addresses
+
 # ---- one tunnel -----------------------------------------------------------------------------------------------------
 
 # open_tunnel COMMAND RIG OUTER MTU: both hosts, the wire between them, and both ends of the tunnel, with a handshake done.
 open_tunnel() {
-  local command=$1 rig=$2 outer=$3 mtu=$4 side other link_mtu=1500 endpoint=([4]=192.0.2 [6]="[2001:db8:9:")
+  local command=$1 rig=$2 outer=$3 mtu=$4 side other link_mtu=1500
   ((mtu <= 1420)) || link_mtu=9000
   for side in a b; do
     ip netns add "$(ns $side)"
@@ -186,8 +191,8 @@ open_tunnel() {
   done
   ip -n "$(ns a)" link add wire mtu $link_mtu type veth peer name wire mtu $link_mtu netns "$(ns b)"
   for side in a b; do
-    ip -n "$(ns $side)" address add "192.0.2.$(number $side)/24" dev wire
-    ip -n "$(ns $side)" address add "2001:db8:9::$(number $side)/64" dev wire
+    ip -n "$(ns $side)" address add "192.0.2.${number[$side]}/24" dev wire
+    ip -n "$(ns $side)" address add "2001:db8:9::${number[$side]}/64" dev wire
     # A link that carries single packets: the sender's stack segments, the receiver's collects again, as on a real wire
     # with a card that cannot segment UDP. The plain veth passes super-packets of 64 KB whole.
     if [[ $rig == wire ]]; then
@@ -195,6 +200,14 @@ open_tunnel() {
     fi
     ip -n "$(ns $side)" link set wire up
   done
+  if [[ $command == veth ]]; then
+    for side in a b; do
+      ip -n "$(ns $side)" address add "10.9.0.${number[$side]}/24" dev wire
+      ip -n "$(ns $side)" address add "fd00:9::${number[$side]}/64" dev wire
+    done
+    wait_for 10 n a ping -c 1 -W 1 10.9.0.2
+    return
+  fi
   for side in a b; do
     # WG_SUDO: boringtun and gotatun shall not give up the privileges they were started with.
     become $side env WG_SUDO=true WG_LOG_LEVEL=error WG_PROCESS_FOREGROUND=1 $command -f "wg$side" >"$tmp/program-$side.log" 2>&1 </dev/null &
@@ -203,18 +216,17 @@ open_tunnel() {
   for side in a b; do
     other=$([[ $side == a ]] && echo b || echo a)
     wait_for 10 wg show "wg$side" || return 1
-    local address="192.0.2.$(number $other)"
-    ((outer == 4)) || address="[2001:db8:9::$(number $other)]"
-    wg set "wg$side" private-key "$tmp/$side.key" listen-port $((51819 + $(number $side))) peer "$(<"$tmp/$other.pub")" \
-      allowed-ips "10.9.0.$(number $other)/32,fd00:9::$(number $other)/128" \
-      endpoint "$address:$((51819 + $(number $other)))"
-    ip -n "$(ns $side)" address add "10.9.0.$(number $side)/24" dev "wg$side"
-    ip -n "$(ns $side)" address add "fd00:9::$(number $side)/64" dev "wg$side"
+    local address="192.0.2.${number[$other]}"
+    ((outer == 4)) || address="[2001:db8:9::${number[$other]}]"
+    wg set "wg$side" private-key "$tmp/$side.key" listen-port $((51819 + ${number[$side]})) peer "$(<"$tmp/$other.pub")" \
+      allowed-ips "10.9.0.${number[$other]}/32,fd00:9::${number[$other]}/128" \
+      endpoint "$address:$((51819 + ${number[$other]}))"
+    ip -n "$(ns $side)" address add "10.9.0.${number[$side]}/24" dev "wg$side"
+    ip -n "$(ns $side)" address add "fd00:9::${number[$side]}/64" dev "wg$side"
     ip -n "$(ns $side)" link set "wg$side" mtu "$mtu" up
   done
   wait_for 10 n a ping -c 1 -W 1 10.9.0.2
 }
-number() { [[ $1 == a ]] && echo 1 || echo 2; }
 
 close_tunnel() {
   local pid side
@@ -232,7 +244,7 @@ close_tunnel() {
 tunnel_ticks() { of_both stat 2>/dev/null | sed -E 's/^.*\) //' | awk '{ sum += $12 + $13 } END { print sum + 0 }'; }
 of_both() { for pid in "${pids[@]}"; do cat "/proc/$pid/$1"; done; }
 # memory FIELD: the larger of both ends, in MB.
-memory() { of_both status | awk -v name="$1:" '$1 == name && $2 > most { most = $2 } END { print most / 1000 }'; }
+memory() { of_both status | awk -v name="$1:" '$1 == name && $2 > most { most = $2 } END { print most * 1.024 / 1000 }'; }
 # others_ticks: what the machine has spent so far on anything but this script's processes.
 others_ticks() {
   local own
@@ -240,15 +252,19 @@ others_ticks() {
   awk -v own="$own" -v tunnel="$(tunnel_ticks)" '/^cpu / { print $2 + $3 + $4 - own - tunnel }' /proc/stat
 }
 # carried SIDE: "received sent" by the tunnel's own counters.
-carried() { wg show "wg$1" transfer | awk '{ print $2, $3 }'; }
+carried() { ((!${#pids[@]})) || wg show "wg$1" transfer | awk '{ print $2, $3 }'; }
 
 # ---- measuring ------------------------------------------------------------------------------------------------------
 
-emit() { printf '%d\t%s\t%s\t%s\t%s\n' "$round" "$case" "$label" "$1" "$2" >>"$results"; }
+# emit METRIC VALUE. A wire without a tunnel has neither its CPU time nor its memory.
+emit() {
+  [[ ! $1 =~ ^(cpu|loaded_memory) || ${#pids[@]} != 0 ]] || return 0
+  printf '%d\t%s\t%s\t%s\t%s\n' "$round" "$case" "$label" "$1" "$2" >>"$results"
+}
 calculate() { awk "BEGIN { printf \"%.6g\", ($1) }"; }
 
 begin() {
-  idle_memory=$(memory VmRSS)
+  idle_memory=$(memory VmRSS) loaded_memory=0
   before_a=$(carried a) before_b=$(carried b)
   ticks=$(tunnel_ticks) others=$(others_ticks) started=${EPOCHREALTIME//[.,]/}
 }
@@ -257,6 +273,7 @@ finish() {
   local took=$((${EPOCHREALTIME//[.,]/} - started))
   ticks=$(($(tunnel_ticks) - ticks))
   emit others "$(calculate "100 * ($(others_ticks) - $others) / $ticks_per_second / ($took / 1e6) / $(nproc)")"
+  ((${#pids[@]})) || return 0
   emit idle_memory "$idle_memory"
   loaded_memory=$(memory VmHWM)
   wait_for 2 counted "$1" "$2" || {
