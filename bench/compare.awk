@@ -34,11 +34,11 @@ file == 2 { programs[++program_count] = $1; version[$1] = $2 }
 file == 3 { cases[++case_count] = $1; case_title[$1] = $2 }
 file == 4 {
   if ($4 == "others") { other[++other_count] = $5; next }
-  if ($4 == "failed") { ++failed[$2, $3]; ++failures; next }
+  if ($1 > machine["rounds"]) machine["rounds"] = $1
+  if ($4 == "failed") { failed[$2, $3] = 1; failures[++failure_count] = $0; next }
   runs[++run_count] = $0
   name = $4 ~ /_memory$/ ? "memory" : $2
   values[name, $4, $3, ++count[name, $4, $3]] = $5 + 0
-  if ($1 > machine["rounds"]) machine["rounds"] = $1
 }
 
 # Sorts sorted[1..n].
@@ -100,7 +100,7 @@ END {
 
 # ---- table ----------------------------------------------------------------------------------------------------------
 
-function table(   c, m, p, cell, line, name, metric) {
+function table(   c, m, p, f, field, cell, line, name, metric) {
   printf "\n%s, %s cores, Linux %s, %s\n", machine["cpu"], machine["cores"], machine["kernel"], machine["date"]
   printf "median of %s rounds of %s s (smallest-largest), x ratio to %s; both ends of the tunnel and the load on the same cores\n\n", \
          machine["rounds"], machine["seconds"], machine["baseline"]
@@ -128,7 +128,11 @@ function table(   c, m, p, cell, line, name, metric) {
     }
   }
   printf "\nOther work took %.0f %% of this machine's cores during the runs (median). Every figure is from a run in which the\n", others_median()
-  printf "counters of both ends of the tunnel showed the bytes that arrived.%s\n", failures ? " Runs that failed and are not in the figures: " failures "." : ""
+  printf "counters of both ends of the tunnel showed the bytes that arrived.\n"
+  for (f = 1; f <= failure_count; ++f) {
+    split(failures[f], field, "\t")
+    printf "Failed, and in no figure: %s, %s, round %d: %s.\n", field[3], field[2], field[1], field[5]
+  }
   printf "Rows of zeros are left out: segments sent again (retransmits) and packets out of order (reordered).\n"
   for (p = 1; p <= program_count; ++p)
     if (programs[p] == "wireguard-go" && match(version[programs[p]], /[0-9][0-9][0-9][0-9][0-9][0-9][0-9][0-9]/) && \
@@ -148,8 +152,14 @@ function quoted(text) {
 function json(   i, c, m, p, first, field) {
   printf "{\n  \"machine\": {\"cpu\": %s, \"cores\": %d, \"kernel\": %s, \"others_percent\": %.1f},\n", \
          quoted(machine["cpu"]), machine["cores"], quoted(machine["kernel"]), others_median()
-  printf "  \"date\": %s,\n  \"rounds\": %d,\n  \"seconds\": %d,\n  \"baseline\": %s,\n  \"failed_runs\": %d,\n", \
-         quoted(machine["date"]), machine["rounds"], machine["seconds"], quoted(machine["baseline"]), failures
+  printf "  \"date\": %s,\n  \"rounds\": %d,\n  \"seconds\": %d,\n  \"baseline\": %s,\n  \"failures\": [", \
+         quoted(machine["date"]), machine["rounds"], machine["seconds"], quoted(machine["baseline"])
+  for (i = 1; i <= failure_count; ++i) {
+    split(failures[i], field, "\t")
+    printf "%s\n    {\"round\": %d, \"case\": %s, \"program\": %s, \"why\": %s}", (i > 1 ? "," : ""), \
+           field[1], quoted(field[2]), quoted(field[3]), quoted(field[5])
+  }
+  printf "],\n"
   printf "  \"programs\": ["
   for (p = 1; p <= program_count; ++p)
     printf "%s{\"label\": %s, \"version\": %s}", (p > 1 ? ", " : ""), quoted(programs[p]), quoted(version[programs[p]])

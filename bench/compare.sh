@@ -113,7 +113,7 @@ add_program() {
   [[ $1 == *=* && $label != */* && $label != *' '* ]] || label=$(basename "${1%% *}") command=$1
   read -ra words <<<"$command"
   if [[ $command != veth ]]; then
-    words[0]=$(command -v "${words[0]}") || die "no such program: $command"
+    words[0]=$(type -P "${words[0]}") || die "no such program: $command"
     words[0]=$(readlink -f "${words[0]}")
   fi
   labels+=("$label")
@@ -215,7 +215,7 @@ open_tunnel() {
   done
   for side in a b; do
     other=$([[ $side == a ]] && echo b || echo a)
-    wait_for 10 wg show "wg$side" || return 1
+    wait_for 10 answers_or_ended "$side" && wg show "wg$side" >/dev/null 2>&1 || { note="did not start within 10 s"; return 1; }
     local address="192.0.2.${number[$other]}"
     ((outer == 4)) || address="[2001:db8:9::${number[$other]}]"
     wg set "wg$side" private-key "$tmp/$side.key" listen-port $((51819 + ${number[$side]})) peer "$(<"$tmp/$other.pub")" \
@@ -225,8 +225,9 @@ open_tunnel() {
     ip -n "$(ns $side)" address add "fd00:9::${number[$side]}/64" dev "wg$side"
     ip -n "$(ns $side)" link set "wg$side" mtu "$mtu" up
   done
-  wait_for 10 n a ping -c 1 -W 1 10.9.0.2
+  wait_for 10 n a ping -c 1 -W 1 10.9.0.2 || { note="no handshake within 10 s"; return 1; }
 }
+answers_or_ended() { wg show "wg$1" || is_gone "${pids[number[$1] - 1]}"; }
 
 close_tunnel() {
   local pid side
@@ -266,13 +267,14 @@ calculate() { awk "BEGIN { printf \"%.6g\", ($1) }"; }
 begin() {
   idle_memory=$(memory VmRSS) loaded_memory=0
   before_a=$(carried a) before_b=$(carried b)
-  ticks=$(tunnel_ticks) others=$(others_ticks) started=${EPOCHREALTIME//[.,]/}
+  others=$(others_ticks) started=${EPOCHREALTIME//[.,]/} ticks=$(tunnel_ticks)
 }
 # finish FORWARD REVERSE: payload bytes that arrived at b and at a. Fails when the tunnel's counters do not show them.
 finish() {
-  local took=$((${EPOCHREALTIME//[.,]/} - started))
   ticks=$(($(tunnel_ticks) - ticks))
-  emit others "$(calculate "100 * ($(others_ticks) - $others) / $ticks_per_second / ($took / 1e6) / $(nproc)")"
+  others=$(($(others_ticks) - others))
+  local took=$((${EPOCHREALTIME//[.,]/} - started))
+  emit others "$(calculate "100 * $others / $ticks_per_second / ($took / 1e6) / $(nproc)")"
   ((${#pids[@]})) || return 0
   emit idle_memory "$idle_memory"
   loaded_memory=$(memory VmHWM)
@@ -430,11 +432,11 @@ measure() {
   if open_tunnel "${commands[$1]}" "$rig" "$outer" "$mtu"; then
     "measure_${kind[0]}" "$address" "${kind[@]:1}" || status=1
   else
-    note="no handshake within 10 s" status=1
+    status=1
   fi
   if ((status)); then
-    emit failed 1
-    result="FAILED: ${note:-unknown}"
+    emit failed "${note:=unknown}"
+    result="FAILED: $note"
     for side in a b; do tail -n 3 "$tmp/program-$side.log" | sed "s/^/  $label at $side: /" >&2 || true; done
   fi
   close_tunnel
