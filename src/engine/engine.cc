@@ -218,6 +218,7 @@ class Engine::Impl {
     sockets_ = std::move(sockets);
     std::erase(given_up_, sockets_);
     if (sockets_) last_port_ = sockets_->port();
+    plane_.exchange.own_port.store(sockets_ ? sockets_->port() : 0, std::memory_order_relaxed);
     plane_.sockets.Publish(std::make_shared<SocketSet>(SocketSet{sockets_}));
     inbound_->Wake();
     for (const auto& thread : outbound_) thread->Wake();

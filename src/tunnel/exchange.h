@@ -33,6 +33,7 @@ struct Exchange {
   SharedDropCounts drops;
   std::atomic<std::size_t> staged_bytes{0};  // over all peers, at most kMaxStagedBytes
   std::atomic<std::uint32_t> mtu{0};         // of the TUN, for the padding rule; 0 = unknown
+  std::atomic<std::uint16_t> own_port{0};    // that our datagrams come from, to know them in the TUN; 0 = none
 };
 
 }  // namespace adit

@@ -16,6 +16,20 @@ namespace {
 // Header, padding and tag: what a message has beyond its packet, at most.
 constexpr std::size_t kMaxOverhead = kDataOverhead + kPaddingMultiple - 1;
 
+// Whether an IP packet that ParseIpHeader() accepted, of which `start` is the beginning, is a UDP datagram (or its
+// first fragment) from this port to this address.
+bool IsUdpBetween(Bytes start, std::uint16_t from_port, const SocketAddress& to) {
+  constexpr std::uint8_t kProtocolUdp = 17;
+  const bool is_v4 = start[0] >> 4 == 4;
+  if (is_v4 != to.ip.is_v4()) return false;
+  if (!std::ranges::equal(start.subspan(is_v4 ? 16 : 24, is_v4 ? 4 : 16), to.ip.bytes())) return false;
+  if (start[is_v4 ? 9 : 6] != kProtocolUdp) return false;
+  if (is_v4 && (LoadAs<U16Be>(&start[6]) & 0x1fff) != 0) return false;  // a later fragment: no ports
+  const std::size_t ports = is_v4 ? std::size_t{4} * (start[0] & 0x0f) : 40;
+  return start.size() >= ports + 4 && LoadAs<U16Be>(&start[ports]) == from_port &&
+         LoadAs<U16Be>(&start[ports + 2]) == to.port;
+}
+
 std::size_t TotalBytes(const auto& packets) {
   std::size_t bytes = 0;
   for (const StagedPacket& packet : packets) bytes += packet.size();
@@ -80,18 +94,20 @@ void Outbound::Flush(Instant now) {
     const std::shared_ptr<Peer>& peer = *pending_[first].peer;
     std::size_t last = first + 1;
     while (last < pending_.size() && *pending_[last].peer == peer) ++last;
-    const auto packets = std::span(pending_).subspan(first, last - first);
+    auto packets = std::span(pending_).subspan(first, last - first);
     first = last;
 
     SendGrant grant;
     switch (BeginSend(peer, packets.size(), /*is_data=*/true, now, jitter_, exchange_.inbox, grant, wake_control_)) {
       case SendVerdict::kGranted:
+        packets = WithoutLoops(packets, grant.endpoint.remote);
         SealStaged(peer, grant);
         SealRun(peer, *grant.keypair, grant.first_counter + grant.staged.size(), grant.endpoint, packets);
         ReleaseStaged(TotalBytes(grant.staged));
         break;
       case SendVerdict::kNeedsHandshake:
-        if (Stage(peer, packets, now)) SendWhatWaits(peer, /*keepalive_if_none=*/false, now);
+        packets = WithoutLoops(packets, grant.endpoint.remote);
+        if (!packets.empty() && Stage(peer, packets, now)) SendWhatWaits(peer, /*keepalive_if_none=*/false, now);
         break;
       case SendVerdict::kNoEndpoint:
         Drop(DropReason::kNoEndpoint, packets.size());
@@ -104,6 +120,20 @@ void Outbound::Flush(Instant now) {
         break;
     }
   }
+}
+
+// A route that leads the way to the endpoint into the tunnel would else make every packet a longer one, for ever, and
+// two of it once it is longer than the MTU. The counters that were reserved for what is dropped here stay unused.
+std::span<Outbound::Pending> Outbound::WithoutLoops(std::span<Pending> packets, const SocketAddress& endpoint) {
+  const std::uint16_t own_port = exchange_.own_port.load(std::memory_order_relaxed);
+  if (own_port == 0) return packets;
+  const auto looping = std::ranges::remove_if(packets, [&](const Pending& packet) {
+    const Bytes start = packet.head.empty() ? Bytes(packet.body, packet.body_bytes) : packet.head;
+    return IsUdpBetween(start, own_port, endpoint);
+  });
+  if (looping.empty()) return packets;
+  Drop(DropReason::kLoop, looping.size());
+  return packets.first(packets.size() - looping.size());
 }
 
 void Outbound::SendStaged(const std::shared_ptr<Peer>& peer, bool keepalive_if_none, Instant now) {

@@ -75,6 +75,8 @@ class Outbound {
     std::uint8_t tos = 0;
   };
 
+  // Drops our own datagrams to this endpoint (kLoop) and returns the others, in their order.
+  std::span<Pending> WithoutLoops(std::span<Pending> packets, const SocketAddress& endpoint);
   void SendWhatWaits(const std::shared_ptr<Peer>& peer, bool keepalive_if_none, Instant now);
   void SealStaged(const std::shared_ptr<Peer>& peer, SendGrant& grant);
   void SealRun(const std::shared_ptr<Peer>& peer, const Keypair& keypair, std::uint64_t first_counter,

@@ -83,6 +83,7 @@ SendVerdict BeginSend(const std::shared_ptr<Peer>& peer, std::size_t count, bool
   const ProtocolLimits& limits = peer->limits;
   if (peer->is_removed) return SendVerdict::kRemoved;
   if (!peer->endpoint) return SendVerdict::kNoEndpoint;
+  grant.endpoint = *peer->endpoint;
   if (count == 0 && peer->staged.empty()) return SendVerdict::kGranted;  // and the timers have nothing to hear
 
   const auto& current = peer->keypairs.current;
@@ -98,7 +99,6 @@ SendVerdict BeginSend(const std::shared_ptr<Peer>& peer, std::size_t count, bool
 
   grant.keypair = current;
   grant.first_counter = *first;
-  grant.endpoint = *peer->endpoint;
   grant.staged = std::exchange(peer->staged, {});
   peer->staged_bytes = 0;
 

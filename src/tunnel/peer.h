@@ -130,7 +130,8 @@ enum class SendVerdict {
 
 // Reserves counters for what is staged and `count` more messages, and reports their sending to the timers.
 // `is_data`: at least one of the `count` is not a keepalive. `wake_control` is set, never cleared. If there is nothing
-// to send (`count` is 0 and nothing is staged) nothing happens, and the grant stays empty.
+// to send (`count` is 0 and nothing is staged) nothing happens, and the grant stays empty. The grant's endpoint is also
+// filled with kNeedsHandshake.
 SendVerdict BeginSend(const std::shared_ptr<Peer>& peer, std::size_t count, bool is_data, Instant now, Jitter& jitter,
                       ControlInbox& inbox, SendGrant& grant, bool& wake_control);
 

@@ -83,6 +83,56 @@ TEST(Regression, NothingToSendTellsTheTimersNothing_CONF43) {
   EXPECT_EQ(pair.alice.peer()->keypairs.current->next_send_counter(), 1u);
 }
 
+// UDP from our port to the peer's endpoint, as the TUN gets it when a route leads it there.
+Packet OwnDatagram(std::string_view from, std::string_view to, std::uint16_t from_port, std::uint16_t to_port) {
+  Packet packet = MakePacket(from, to, 200);
+  const std::size_t ports = packet[0] >> 4 == 4 ? 20 : 40;
+  Store(&packet[ports], U16Be(from_port));
+  Store(&packet[ports + 2], U16Be(to_port));
+  return packet;
+}
+
+TEST(Regression, OwnDatagramsInTheTunEndThere) {
+  TestPair pair;
+  Core& alice = pair.alice;
+  alice.tunnel.AllowIp(pair.bob.public_key(), Net("192.0.2.2/32"));
+  alice.tunnel.Publish();
+  alice.exchange.own_port = 1111;
+  const Packet own = OwnDatagram("192.0.2.1", "192.0.2.2", 1111, 2222);
+  alice.Send(own);  // the initiation itself, before there is a session
+  EXPECT_EQ(alice.drops(DropReason::kLoop), 1u);
+  EXPECT_EQ(alice.exchange.staged_bytes.load(), 0u);
+  pair.Drive();
+  pair.Connect();
+
+  // To the same host, but not what we sent: another port on either side, a later fragment, another protocol.
+  Packet fragment = own, tcp = own;
+  fragment[7] = 1;
+  tcp[9] = 6;
+  const std::vector<Packet> others{OwnDatagram("192.0.2.1", "192.0.2.2", 1112, 2222), fragment,
+                                   OwnDatagram("192.0.2.1", "192.0.2.2", 1111, 2223), tcp};
+  std::vector<Packet> batch;
+  for (const Packet& other : others) batch.push_back(own), batch.push_back(other);
+  alice.next_to_take = alice.sent.size();
+  alice.SendBatch(batch);
+  EXPECT_EQ(alice.drops(DropReason::kLoop), 1u + others.size());
+  EXPECT_EQ(alice.Take().size(), others.size());
+}
+
+TEST(Regression, OwnDatagramsOverIpv6EndInTheTunToo) {
+  TestPair pair;
+  Core& alice = pair.alice;
+  alice.tunnel.SetEndpoint(pair.bob.public_key(), At("[2001:db8::2]:2222"));
+  alice.tunnel.AllowIp(pair.bob.public_key(), Net("2001:db8::2/128"));
+  alice.tunnel.Publish();
+  alice.exchange.own_port = 1111;
+  alice.Send(OwnDatagram("2001:db8::1", "2001:db8::2", 1111, 2222));
+  EXPECT_EQ(alice.drops(DropReason::kLoop), 1u);
+  alice.Send(OwnDatagram("2001:db8::1", "2001:db8::2", 1111, 53));
+  EXPECT_EQ(alice.drops(DropReason::kLoop), 1u);
+  EXPECT_GT(alice.exchange.staged_bytes.load(), 0u);
+}
+
 // A data thread looks for a session, finds none, and stages: between the two the control thread or the other data
 // thread may do anything. These run both at once, many times; `spin` moves one against the other.
 class StagingRace : public ::testing::Test {
