@@ -10,14 +10,14 @@ namespace adit {
 
 enum class DropReason : std::uint8_t {
   // outbound
-  kMalformedIp,    // from the TUN: no IP packet, or header fields that contradict it
-  kNoPeerForDestination,         // no allowed IP covers the destination
-  kNoEndpoint,     // the peer's address is not known yet
-  kStagedFull,     // waiting for a handshake, and the queue is full: the oldest goes
-  kStagedExpired,  // the handshake was given up
-  kNoMemory,       // all peers together hold kMaxStagedBytes
-  kLoop,           // the packet is our own outer packet, routed into the tunnel
-  kSendFailed,     // the kernel refused the datagram
+  kMalformedIp,           // from the TUN: no IP packet, or header fields that contradict it
+  kNoPeerForDestination,  // no allowed IP covers the destination
+  kNoEndpoint,            // the peer's address is not known yet
+  kStagedFull,            // waiting for a handshake, and the queue is full: the oldest goes
+  kStagedExpired,         // the handshake was given up
+  kNoMemory,              // all peers together hold kMaxStagedBytes
+  kLoop,                  // the packet is our own outer packet, routed into the tunnel
+  kSendFailed,            // the kernel refused the datagram
   // inbound
   kUnknownMessage,    // no type, or not the type's length
   kUnknownReceiver,   // no session has this index

@@ -90,8 +90,7 @@ void Inbound::ProcessRun(std::uint32_t receiver_index, std::span<const MutableBy
   if (expired > 0) Drop(DropReason::kKeyExpired, expired);
   if (bytes == 0) return;
 
-  const ReceiveVerdict verdict =
-      OnReceived(session.peer, session.keypair, facts, now, exchange_.inbox, wake_control_);
+  const ReceiveVerdict verdict = OnReceived(session.peer, session.keypair, facts, now, exchange_.inbox, wake_control_);
   if (verdict.is_removed) return Drop(DropReason::kUnknownReceiver, jobs_.size());
   if (verdict.flush_staged) to_flush_.push_back(session.peer);
   session.peer->rx_bytes.fetch_add(bytes, std::memory_order_relaxed);

@@ -28,7 +28,8 @@ struct IpPacket {
 // Empty unless the version is 4 or 6, the header fits, and the total length is at least the header and at most
 // packet.size(). Does not verify checksums.
 std::optional<IpPacket> ParseIp(Bytes packet);
-// The same for a packet of which `start` is only the beginning, at least its IP header, and `available_bytes` the whole.
+// The same for a packet of which `start` is only the beginning, at least its IP header, and `available_bytes` the
+// whole.
 std::optional<IpPacket> ParseIpHeader(Bytes start, std::size_t available_bytes);
 
 // How many zeros to append before sealing, 0 to 15: up to the next multiple of 16, but not past the MTU (paper, 5.4.6).

@@ -20,6 +20,10 @@ inline constexpr Duration kRekeyAttemptTime = 90s;
 inline constexpr Duration kKeepaliveTimeout = 10s;
 // Added, uniformly from zero, to a retransmission and to "no answer to data", so that two peers do not stay in step.
 inline constexpr Duration kMaxHandshakeJitter = 333ms;
+// When both sides began at once, each answers the other and drops its own handshake, and neither answer finds one. Who
+// has the greater public key then waits this much longer, else two peers whose path takes longer than the jitter meet
+// again and again. Longer than the jitter and most one-way delays; a retry is late by no more than this.
+inline constexpr Duration kCrossedHandshakeDelay = 1s;
 // An attempt that has done this many retries does one more and is then given up: 20 initiations in all.
 inline constexpr unsigned kMaxHandshakeRetries = kRekeyAttemptTime / kRekeyTimeout;
 

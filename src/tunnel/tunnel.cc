@@ -75,6 +75,7 @@ void Tunnel::HandleInitiation(const HandshakeDatagram& datagram, Now now, Contro
   }
   Record& record = *found->second;
   // The handshake we may have begun ourselves is superseded: its answer will find no state.
+  const bool have_crossed = record.handshake_index.has_value();
   ForgetHandshakeIndex(record);
   OnHandshakePacketReceived(record, datagram, now);
 
@@ -88,7 +89,8 @@ void Tunnel::HandleInitiation(const HandshakeDatagram& datagram, Now now, Contro
   if (!InstallSession(record, now)) return;
   {
     const std::scoped_lock lock(record.peer->mutex);
-    record.peer->last_handshake_sent_at = now.boot;
+    const bool gives_way = have_crossed && record.peer->public_key < identity_.public_key();
+    record.peer->last_handshake_sent_at = now.boot + (gives_way ? kCrossedHandshakeDelay : Duration::zero());
     record.peer->timers.OnAuthenticatedPacketSent();
     record.peer->timers.OnAuthenticatedPacketEitherWay(now.boot);
   }

@@ -74,7 +74,8 @@ TEST_F(TunnelTimers, TwentyInitiationsThenSilence_CONF24_CONF25_CONF27_CONF38_CO
 TEST_F(TunnelTimers, AfterGivingUpNothingWaitsAndTheNextPacketBeginsAnew_CONF37_CONF39) {
   alice().Send(TestPair::ToBob());
   alice().Send(TestPair::ToBob());
-  while (InitiationsOf(alice()).size() < 20) pair_.PassInSilence(1s);
+  for (int second = 0; second < 110 && InitiationsOf(alice()).size() < 20; ++second) pair_.PassInSilence(1s);
+  ASSERT_EQ(InitiationsOf(alice()).size(), 20u);
   EXPECT_EQ(alice().peer()->staged.size(), 2u);
   const Instant given_up = *alice().peer()->timers.NextDeadline();
   EXPECT_GE(given_up - InitiationsOf(alice()).back(), 5s);
