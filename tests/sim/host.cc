@@ -38,6 +38,10 @@ namespace {
 
 ProtocolLimits WithDefect(ProtocolLimits limits, Defect defect) {
   if (defect == Defect::kEndlessAttempt) limits.max_handshake_retries *= 3;
+  if (defect == Defect::kOldKeys) {
+    limits.rekey_after_time *= 2;
+    limits.reject_after_time *= 2;
+  }
   return limits;
 }
 
@@ -57,12 +61,6 @@ Host::Host(HostId id, const HostServices& services, const ProtocolLimits& limits
 
 // ---- clocks
 
-Instant Host::CoreNow() const {
-  const Instant now = services_.simulator.now();
-  if (defect_ == Defect::kSlowClock) return Simulator::kStart + (now - Simulator::kStart) / 2;
-  return now;
-}
-
 Now Host::BothNow() {
   const Instant boot = services_.simulator.now();
   const std::int64_t since = (boot.time_since_epoch() + wall_offset_).count();
@@ -73,7 +71,7 @@ Now Host::BothNow() {
   }
   const WallTime wall{kWallStart + seconds, static_cast<std::uint32_t>(nanoseconds)};
   greatest_wall_ = std::max(greatest_wall_, wall);
-  return Now{CoreNow(), wall};
+  return Now{boot, wall};
 }
 
 void Host::CorrectWallClock() {
@@ -189,7 +187,7 @@ void Host::Start() {
   services_.log.Add(id_, "starts");
   CorrectWallClock();
   ++incarnation_;
-  core_ = std::make_unique<Core>(limits_, services_.aead, random_, CoreNow());
+  core_ = std::make_unique<Core>(limits_, services_.aead, random_, services_.simulator.now());
   is_control_woken_ = is_flush_woken_ = false;
   timer_at_.reset();
   services_.observer.OnStarted(id_, public_key());
@@ -256,7 +254,9 @@ void Host::WakeControl() {
 void Host::ControlTurn() {
   is_control_woken_ = false;
   PlantInControl();
+  const Snapshot before = Snap();
   core_->tunnel.HandleInbox(BothNow(), outbox_);
+  services_.observer.OnTimeoutsHandled(id_, before, Snap());  // a peer that has news is asked for its timers too
   CarryOut();
   ForEachPeer([&](HostId remote, Peer& peer) {
     if (peer.is_in_inbox) Violate(Check::kTimeouts, id_, "host {} is still in the inbox", remote);
@@ -292,7 +292,9 @@ void Host::HandleOneHandshake(std::size_t depth) {
   }
   if (defect_ == Defect::kAcceptBadResponses && type == MessageType::kResponse) {
     ForEachPeer([&](HostId remote, Peer& peer) {
-      if (RemoteOf(peer.public_key) != remote || std::ranges::find(before, remote, &PeerSnapshot::remote)->rx_bytes != peer.rx_bytes) return;
+      if (RemoteOf(peer.public_key) != remote ||
+          std::ranges::find(before, remote, &PeerSnapshot::remote)->rx_bytes != peer.rx_bytes)
+        return;
       if (arrived.id == 0 || services_.network.OwnerOf(arrived.from) != remote) return;
       peer.rx_bytes += arrived.bytes;
       peer.endpoint = Endpoint{arrived.from, {}};
@@ -332,7 +334,7 @@ void Host::CarryOut() {
                       fails ? ", refused" : "");
     if (message[0] == static_cast<std::uint8_t>(MessageType::kResponse)) last_response_ = datagram.bytes;
     if (fails) continue;
-    const unsigned copies = defect_ == Defect::kAmplify && remote == kNobody ? 4 : 1;
+    const unsigned copies = defect_ == Defect::kAmplify && remote == kNobody ? 100 : 1;
     services_.network.Send(id_, std::vector<Datagram>(copies, datagram));
   }
   for (const FlushRequest& request : outbox.to_flush) RequestFlush(request);
@@ -345,9 +347,7 @@ void Host::ScheduleTimer() {
   timer_at_ = next;
   ++timer_generation_;
   if (!next) return;
-  Instant at = std::max(*next, services_.simulator.now());
-  if (defect_ == Defect::kSlowClock) at = Simulator::kStart + 2 * (*next - Simulator::kStart);
-  services_.simulator.At(std::max(at, services_.simulator.now()),
+  services_.simulator.At(std::max(*next, services_.simulator.now()),
                          [this, generation = timer_generation_, incarnation = incarnation_] {
                            if (!core_ || generation != timer_generation_ || incarnation != incarnation_) return;
                            Later(&Host::TimerTurn);
@@ -355,7 +355,7 @@ void Host::ScheduleTimer() {
 }
 
 void Host::TimerTurn() {
-  if (!timer_at_ || *timer_at_ > CoreNow()) return;  // it was set anew while this was on its way
+  if (!timer_at_ || *timer_at_ > services_.simulator.now()) return;  // it was set anew while this was on its way
   timer_at_.reset();
   services_.observer.OnWakeup(id_);
   PlantInControl();
@@ -363,9 +363,9 @@ void Host::TimerTurn() {
   if (defect_ != Defect::kSkipTimeouts || !rng_.Chance(0.01)) core_->tunnel.HandleTimeouts(BothNow(), outbox_);
   services_.observer.OnTimeoutsHandled(id_, before, Snap());
   CarryOut();
-  if (const auto next = core_->tunnel.NextTimeout(); next && *next <= CoreNow()) {
+  if (const auto next = core_->tunnel.NextTimeout(); next && *next <= services_.simulator.now()) {
     Violate(Check::kTimeouts, id_, "the next timeout is {:.3f} s past",
-            std::chrono::duration<double>(CoreNow() - *next).count());
+            std::chrono::duration<double>(services_.simulator.now() - *next).count());
   }
   AfterStep();
 }
@@ -385,11 +385,11 @@ void Host::FlushTurn() {
     const HostId remote = RemoteOf(request.peer->public_key);
     if (defect_ == Defect::kNoKeyConfirmation) continue;
     if (defect_ == Defect::kNoPassiveKeepalive && request.keepalive_if_none && rng_.Chance(0.5) &&
-        request.peer->keypairs.current && CoreNow() - request.peer->keypairs.current->created_at > 1s) {
+        request.peer->keypairs.current && services_.simulator.now() - request.peer->keypairs.current->created_at > 1s) {
       continue;
     }
     services_.observer.OnFlush(id_, remote);
-    core_->outbound.SendStaged(request.peer, request.keepalive_if_none, CoreNow());
+    core_->outbound.SendStaged(request.peer, request.keepalive_if_none, services_.simulator.now());
     FlushAndSend();
   }
   AfterStep();
@@ -407,9 +407,9 @@ void Host::SendInner(HostId remote, std::vector<std::vector<std::uint8_t>> packe
     const std::size_t bytes = packet.size();
     packet.resize(bytes + StagedPacket::kScratchBytes);
     const MutableBytes body = MutableBytes(packet).first(bytes);
-    if (core_->outbound.Add({}, body, CoreNow())) continue;
+    if (core_->outbound.Add({}, body, services_.simulator.now())) continue;
     FlushAndSend();
-    CHECK(core_->outbound.Add({}, body, CoreNow()));
+    CHECK(core_->outbound.Add({}, body, services_.simulator.now()));
   }
   FlushAndSend();
   AfterStep();
@@ -417,7 +417,7 @@ void Host::SendInner(HostId remote, std::vector<std::vector<std::uint8_t>> packe
 
 void Host::FlushAndSend() {
   Outbound& outbound = core_->outbound;
-  outbound.Flush(CoreNow());
+  outbound.Flush(services_.simulator.now());
   for (const SealedRun& run : outbound.runs()) {
     const HostId remote = RemoteOf(run.peer->public_key);
     const Peer& peer = *run.peer;
@@ -483,9 +483,14 @@ void Host::Receive(std::span<Datagram> group) {
   Inbound& inbound = core_->inbound;
   const Snapshot before = Snap();
   const bool is_congested = (group.front().tos & 3) == 3;
-  inbound.Process(data, segment_bytes, Endpoint{group.front().from, {}}, group.front().tos & 3, CoreNow());
+  inbound.Process(data, segment_bytes, Endpoint{group.front().from, {}}, group.front().tos & 3,
+                  services_.simulator.now());
   PlantInData(before, group);
-  services_.observer.OnDataArrived(id_, arrived_data, before, Snap());
+  const Snapshot after = Snap();
+  services_.observer.OnDataArrived(id_, arrived_data, before, after);
+  if (defect_ == Defect::kLoseAtRekey) {
+    loses_delivery_ |= !std::ranges::equal(before, after, {}, &PeerSnapshot::current, &PeerSnapshot::current);
+  }
   for (const MutableBytes packet : inbound.packets()) {
     if (std::exchange(loses_delivery_, false)) continue;
     if (defect_ == Defect::kAlterPayload && rng_.Chance(0.01)) packet.back() ^= 1;
@@ -497,7 +502,6 @@ void Host::Receive(std::span<Datagram> group) {
   }
   for (const auto& peer : inbound.to_flush()) RequestFlush(FlushRequest{peer, /*keepalive_if_none=*/false});
   if (defect_ == Defect::kKeepaliveEcho && group.front().bytes.size() == kKeepaliveBytes) {
-    ForEachPeer([&](HostId, Peer&) {});
     for (const auto& peer : core_->exchange.peers.Get()->peers) {
       if (peer && rng_.Chance(0.2)) RequestFlush(FlushRequest{peer, /*keepalive_if_none=*/true});
     }
@@ -562,7 +566,8 @@ void Host::Sweep() {
   if (defect_ == Defect::kLeakStaged && rng_.Chance(0.001)) core_->exchange.staged_bytes += 100;
   if (defect_ == Defect::kLeakSession && rng_.Chance(0.001)) {
     const auto peers = core_->exchange.peers.Get();
-    const auto keypair = std::make_shared<Keypair>(ByteArray<32>{}, ByteArray<32>{}, 1, 1, true, CoreNow());
+    const auto keypair =
+        std::make_shared<Keypair>(ByteArray<32>{}, ByteArray<32>{}, 1, 1, true, services_.simulator.now());
     core_->exchange.sessions.Insert(keypair, nullptr);
   }
   AfterStep();
@@ -608,7 +613,7 @@ void Host::PlantInControl() {
       ForEachPeer([](HostId, Peer& peer) { peer.timers.OnAuthenticatedPacketReceived(); });
       break;
     case Defect::kKeepKeys:
-      ForEachPeer([&](HostId, Peer& peer) { peer.timers.OnSessionDerived(CoreNow()); });
+      ForEachPeer([&](HostId, Peer& peer) { peer.timers.OnSessionDerived(services_.simulator.now()); });
       break;
     default:
       break;
@@ -630,7 +635,8 @@ void Host::PlantInData(const Snapshot& before, std::span<const Datagram> group) 
         }
         break;
       case Defect::kTouchTimers:
-        if (is_rejected && ParseMessage(group.front().bytes) == MessageType::kData) peer.timers.OnDataReceived(CoreNow());
+        if (is_rejected && ParseMessage(group.front().bytes) == MessageType::kData)
+          peer.timers.OnDataReceived(services_.simulator.now());
         break;
       case Defect::kRoamOnBadPackets:
         if (is_rejected && group.front().is_altered) peer.endpoint = Endpoint{group.front().from, {}};

@@ -114,7 +114,6 @@ class Host {
   void RequireCleanExit();
   std::optional<std::uint32_t> CurrentIndexOf(HostId remote) const;
   void set_deaf(bool is_deaf) { is_deaf_ = is_deaf; }
-  void LoseDelivery() { loses_delivery_ = true; }
 
  private:
   // All that a restart loses.
@@ -128,7 +127,6 @@ class Host {
   };
 
   Now BothNow();
-  Instant CoreNow() const;
   Snapshot Snap() const;
   HostId RemoteOf(const PublicKey& key) const;
   void AddToCore(HostId remote, const PeerConfig& config);
@@ -160,7 +158,7 @@ class Host {
   PrivateKey private_key_;
 
   std::map<HostId, PeerConfig> configured_;
-  std::map<HostId, PublicKey> present_;   // with the key the core knows them by
+  std::map<HostId, PublicKey> present_;    // with the key the core knows them by
   std::map<PublicKey, HostId> remote_of_;  // never forgets: late events name peers of the past
   std::unique_ptr<Core> core_;
   std::uint64_t incarnation_ = 0;

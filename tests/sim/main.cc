@@ -23,8 +23,8 @@ namespace adit::sim {
 namespace {
 
 // Rows of the conformance checklist that the checkers assert in every run.
-constexpr std::array kAsserted = {15, 25, 31, 36, 37, 38, 40, 42, 43, 45, 47, 48, 49, 50, 51, 52, 53,
-                                  54, 56, 58, 60, 63, 67, 73, 75, 76, 77, 78, 79, 80, 82};
+constexpr std::array kAsserted = {15, 25, 31, 36, 37, 38, 40, 42, 43, 45, 47, 48, 49, 50, 51, 52,
+                                  53, 54, 56, 58, 60, 63, 67, 73, 75, 76, 77, 78, 79, 80, 82};
 
 double Seconds(Duration duration) { return std::chrono::duration<double>(duration).count(); }
 
@@ -80,12 +80,14 @@ bool RunAndPrint(RunOptions options, AeadEngine& aead, RunCounts& counts) {
 }
 
 void PrintTotals(const RunCounts& c) {
-  fmt::print("packets {} sent, {} delivered; datagrams {} sent, {} lost, {} altered, {} duplicated, {} held back, {} "
-             "injected; {} initiations, {} sessions, {} restarts; {} events\n",
-             c.packets_sent, c.packets_delivered, c.datagrams, c.lost, c.altered, c.duplicated, c.held_back,
-             c.injected, c.initiations, c.sessions, c.restarts, c.events);
-  fmt::print("slowest: {:.3f} s after faults stopped, {:.3f} s after a restart, {:.3f} s after two initiations at once\n",
-             Seconds(c.slowest_heal), Seconds(c.slowest_restart_heal), Seconds(c.slowest_convergence));
+  fmt::print(
+      "packets {} sent, {} delivered; datagrams {} sent, {} lost, {} altered, {} duplicated, {} held back, {} "
+      "injected; {} initiations, {} sessions, {} restarts; {} events\n",
+      c.packets_sent, c.packets_delivered, c.datagrams, c.lost, c.altered, c.duplicated, c.held_back, c.injected,
+      c.initiations, c.sessions, c.restarts, c.events);
+  fmt::print(
+      "slowest: {:.3f} s after faults stopped, {:.3f} s after a restart, {:.3f} s after two initiations at once\n",
+      Seconds(c.slowest_heal), Seconds(c.slowest_restart_heal), Seconds(c.slowest_convergence));
 }
 
 void PrintVerdict(std::uint64_t seeds, std::uint64_t failed) {
@@ -97,8 +99,8 @@ void PrintVerdict(std::uint64_t seeds, std::uint64_t failed) {
 std::unique_ptr<AeadEngine> CreateEngine() { return AeadEngine::Create(AvailableAeadBackends().front()); }
 
 int RunSeeds(std::uint64_t first, std::uint64_t count, double hours, unsigned jobs) {
-  auto* const totals = static_cast<Totals*>(mmap(nullptr, sizeof(Totals) * jobs, PROT_READ | PROT_WRITE,
-                                                 MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  auto* const totals = static_cast<Totals*>(
+      mmap(nullptr, sizeof(Totals) * jobs, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
   CHECK(totals != MAP_FAILED);
   std::vector<pid_t> children;
   for (unsigned job = 0; job < jobs; ++job) {
@@ -214,8 +216,8 @@ int Main(int argc, char** argv) {
   InitializeCrypto();
   if (is_self_test) return SelfTest(self_test_seeds);
   if (seed) {
-    return RunOneSeed(RunOptions{
-        .seed = *seed, .hours = hours, .log = is_verbose ? EventLog::Mode::kAll : EventLog::Mode::kOff});
+    return RunOneSeed(
+        RunOptions{.seed = *seed, .hours = hours, .log = is_verbose ? EventLog::Mode::kAll : EventLog::Mode::kOff});
   }
   return RunSeeds(first_seed, seeds, hours, jobs);
 }

@@ -111,8 +111,9 @@ void Network::Send(HostId from, std::vector<Datagram> run) {
       continue;
     }
     // The kernel joins only datagrams of the same header fields.
-    if (!group.empty() && (group.front().tos != datagram.tos || group.back().bytes.size() != group.front().bytes.size() ||
-                           group.front().bytes.size() < datagram.bytes.size())) {
+    if (!group.empty() &&
+        (group.front().tos != datagram.tos || group.back().bytes.size() != group.front().bytes.size() ||
+         group.front().bytes.size() < datagram.bytes.size())) {
       Arrive(std::exchange(group, {}), delay);
     }
     group.push_back(std::move(datagram));

@@ -75,6 +75,7 @@ void Observer::OnKeyChanged(HostId host, const PublicKey& key) {
     EndSessions(host, remote);
     Pair& p = pair(host, remote);
     p.handshake_sent_at.reset();
+    p.unanswered_since.reset();
     OnStimulus(host, p);
   }
   Activity(host);
@@ -110,9 +111,7 @@ void Observer::OnDown(HostId host) {
   }
 }
 
-void Observer::OnSuspended(HostId host) {
-  hosts_[host].is_suspended = true;
-}
+void Observer::OnSuspended(HostId host) { hosts_[host].is_suspended = true; }
 
 void Observer::OnResumed(HostId host) {
   HostModel& model = hosts_[host];
@@ -132,13 +131,16 @@ void Observer::OnInnerPacket(HostId host, HostId remote, bool has_endpoint) {
   Activity(host);
   if (!p.is_configured || !hosts_[host].is_up) return;
   OnStimulus(host, p);
-  const bool may_ask = !p.handshake_sent_at || now() - *p.handshake_sent_at >= limits_.rekey_timeout;
-  if (!IsCurrentValid(host, p) && has_endpoint && may_ask && !p.handshake_due) p.handshake_due = now();
+  if (!IsCurrentValid(host, p) && has_endpoint && now() >= NextTurn(p) && !p.handshake_due) p.handshake_due = now();
 }
 
 void Observer::OnFlush(HostId host, HostId remote) {
   if (remote == kNobody) return;
   OnStimulus(host, pair(host, remote));
+}
+
+Instant Observer::NextTurn(const Pair& p) const {
+  return p.handshake_sent_at ? *p.handshake_sent_at + limits_.rekey_timeout + p.gives_way : Instant();
 }
 
 // Something that starts the count of initiations anew (checklist, 37).
@@ -254,7 +256,19 @@ std::uint64_t Observer::OnDataLeaves(HostId host, HostId remote, Bytes message, 
 
   if (is_keepalive && now() > p.keepalive_excused_until && !p.owed_since && !p.confirmation_due) {
     const bool is_persistent = p.keepalive > Duration(0) && p.either_way_at && now() - *p.either_way_at >= p.keepalive;
-    if (!is_persistent) Violate(Check::kKeepaliveReason, host, "a keepalive to host {} that nobody asked for", remote);
+    const bool is_another = p.other_keepalives > 0 && now() >= p.another_keepalive_from;
+    if (is_another) {
+      --p.other_keepalives;
+      p.another_keepalive_from = now() + limits_.keepalive_timeout - slack_;
+    }
+    if (!is_persistent && !is_another)
+      Violate(Check::kKeepaliveReason, host, "a keepalive to host {} that nobody asked for", remote);
+  }
+  // Data that came after the first may be acknowledged once more, KEEPALIVE_TIMEOUT later (checklist, 43); and again if
+  // it came while the keepalive was on its way from one thread to another.
+  if (is_keepalive && p.owed_since && p.owes_more) {
+    p.another_keepalive_from = now() + limits_.keepalive_timeout - slack_;
+    p.other_keepalives = 2;
   }
   if (p.confirmation_due) p.keepalive_excused_until = now() + slack_;
   p.confirmation_due.reset();
@@ -325,10 +339,9 @@ void Observer::OnInitiationLeaves(HostId host, HostId remote, const InitiationMe
     const Duration age = now() - *session.side(host).since;
     const bool is_old = session.initiator == host && age >= limits_.rekey_after_time;
     // Counted from the last handshake message, because a response of ours may have taken a retry's turn.
-    const bool is_retry = p.is_attempting && p.handshake_sent_at &&
-                          now() - *p.handshake_sent_at <= limits_.rekey_timeout + limits_.handshake_jitter + slack_;
-    const bool is_silent = p.unanswered_since && now() - *p.unanswered_since >=
-                                                     limits_.keepalive_timeout + limits_.rekey_timeout;
+    const bool is_retry = p.is_attempting && now() <= NextTurn(p) + limits_.handshake_jitter + slack_;
+    const bool is_silent =
+        p.unanswered_since && now() - *p.unanswered_since >= limits_.keepalive_timeout + limits_.rekey_timeout;
     // A thread asked for it, and another has completed a handshake since.
     const bool is_crossed = p.installed_at && now() - *p.installed_at <= slack_;
     const bool is_lowered = limits_.rekey_after_messages < kRekeyAfterMessages;
@@ -337,6 +350,7 @@ void Observer::OnInitiationLeaves(HostId host, HostId remote, const InitiationMe
               Seconds(age), session.initiator == host ? "initiator" : "responder");
     }
   }
+  p.gives_way = Duration(0);
   const Duration silence = limits_.keepalive_timeout + limits_.rekey_timeout;
   if (p.unanswered_since && now() - *p.unanswered_since >= silence) p.unanswered_since.reset();
   p.open_index = message.sender_index;
@@ -353,6 +367,7 @@ void Observer::ExcuseKeepalive(Pair& p) {
 void Observer::OnAuthenticSent(Pair& p) {
   ExcuseKeepalive(p);
   p.owed_since.reset();
+  p.owes_more = false;
   p.either_way_at = now();
 }
 
@@ -437,7 +452,10 @@ void Observer::OnDataArrived(HostId host, std::span<const Arrived> arrived, cons
     }
     Pair& p = pair(host, was.remote);
     OnAuthenticReceived(host, p);
-    if (e.has_data && !p.owed_since) p.owed_since = now();
+    if (e.has_data) {
+      p.owes_more |= p.owed_since || arrived.size() > 1;
+      if (!p.owed_since) p.owed_since = now();
+    }
   }
 }
 
@@ -496,7 +514,8 @@ void Observer::OnHandshakeHandled(HostId host, const Arrived& arrived, bool is_f
       if (accepted_from != kNobody) {
         if (arrived.id == 0 || arrived.is_altered) Violate(Check::kNoEffect, host, "a forged cookie was accepted");
         Original& original = originals_[arrived.id - 1];
-        if (original.accepted_epoch == model.incarnation) Violate(Check::kNoEffect, host, "a cookie was accepted twice");
+        if (original.accepted_epoch == model.incarnation)
+          Violate(Check::kNoEffect, host, "a cookie was accepted twice");
         original.accepted_epoch = model.incarnation;
       }
       break;
@@ -523,7 +542,9 @@ void Observer::HandleInitiation(HostId host, const Arrived& arrived, bool is_und
       !p.accepted_initiation_at || now() - *p.accepted_initiation_at >= limits_.min_initiation_interval;
   if (is_answered && !(is_for_us && is_newer && is_in_turn)) {
     Violate(Check::kInitiationAnswer, host, "an initiation of host {} was answered that is {}", remote,
-            !is_for_us ? "not for us" : !is_newer ? "stale" : "too soon after the last");
+            !is_for_us  ? "not for us"
+            : !is_newer ? "stale"
+                        : "too soon after the last");
   }
   if (!is_answered) {
     if (is_for_us && is_newer && is_in_turn && !is_under_load) {
@@ -552,6 +573,8 @@ void Observer::HandleInitiation(HostId host, const Arrived& arrived, bool is_und
   session.side(host).since = now();
   session_by_local_index_[host][response.sender_index] = id;
   InstallAsResponder(host, remote, id);
+  const bool have_crossed = p.open_index.has_value();
+  p.gives_way = have_crossed && p.remote_key < hosts_[host].key ? kCrossedHandshakeDelay : Duration(0);
   p.open_index.reset();
   OnAuthenticReceived(host, p);
 }
@@ -567,8 +590,8 @@ bool Observer::HandleResponse(HostId host, const Arrived& arrived, bool is_under
   const HostId remote = original.sender;
   Pair& p = pair(host, remote);
   const auto response = LoadAs<ResponseMessage>(arrived.head.data());
-  const bool is_expected = hosts_[host].is_up && p.is_configured && p.open_index == response.receiver_index &&
-                           p.psk == original.psk;
+  const bool is_expected =
+      hosts_[host].is_up && p.is_configured && p.open_index == response.receiver_index && p.psk == original.psk;
   if (was_accepted && !is_expected) {
     Violate(Check::kResponseAccepted, host, "a response of host {} to no handshake of ours was accepted", remote);
   }
@@ -629,7 +652,8 @@ void Observer::OnStep(HostId host, const Snapshot& snapshot, std::size_t session
     if (!same(p.previous, peer.previous) || !same(p.current, peer.current) || !same(p.next, peer.next)) {
       Violate(Check::kSlots, host, "the sessions with host {} are not in the slots they should be in", peer.remote);
     }
-    if (peer.staged > kMaxStagedPackets) Violate(Check::kStaged, host, "{} packets wait for host {}", peer.staged, peer.remote);
+    if (peer.staged > kMaxStagedPackets)
+      Violate(Check::kStaged, host, "{} packets wait for host {}", peer.staged, peer.remote);
     waiting_bytes += peer.staged_bytes;
   }
   if (waiting_bytes != staged_bytes) {
@@ -668,8 +692,7 @@ void Observer::Sweep(HostId host, const Snapshot& snapshot) {
     const Duration silence = limits_.keepalive_timeout + limits_.rekey_timeout;
     if (is_late(p.unanswered_since, silence + limits_.handshake_jitter)) {
       // Within 5 s of another handshake message none is sent, and the timer is not set again.
-      const bool is_excused =
-          p.handshake_sent_at && *p.handshake_sent_at + limits_.rekey_timeout >= *p.unanswered_since + silence;
+      const bool is_excused = NextTurn(p) >= *p.unanswered_since + silence;
       if (!is_excused && peer.endpoint) {
         Violate(Check::kNoAnswer, host, "host {} is silent for {:.3f} s and no handshake was begun", peer.remote,
                 Seconds(now() - *p.unanswered_since));
@@ -678,7 +701,10 @@ void Observer::Sweep(HostId host, const Snapshot& snapshot) {
     }
     if (p.keepalive > Duration(0) && peer.endpoint) {
       const Instant since = std::max(p.either_way_at.value_or(p.keepalive_since), p.keepalive_since);
-      const Duration allowed = std::max(p.keepalive, limits_.rekey_timeout + limits_.handshake_jitter);
+      // Without a session the next one asks for a handshake, which may have to wait for its turn.
+      const Duration wait =
+          IsCurrentValid(host, p) ? Duration(0) : limits_.rekey_timeout + limits_.handshake_jitter + p.gives_way;
+      const Duration allowed = p.keepalive + wait;
       if (now() - since > allowed + slack_) {
         Violate(Check::kPersistentKeepalive, host, "nothing sent to host {} for {:.3f} s, interval {:.0f} s",
                 peer.remote, Seconds(now() - since), Seconds(p.keepalive));

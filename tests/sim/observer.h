@@ -132,17 +132,21 @@ class Observer {
     Duration keepalive{0};
     Instant keepalive_since;
     SessionId previous, current, next;
-    std::optional<Instant> derived_at;          // the last session
-    std::optional<Instant> installed_at;        // the last change of the slots
-    std::optional<std::uint32_t> open_index;    // our initiation that waits for its answer
-    WallTime accepted_stamp, sent_stamp;        // of the last initiation
+    std::optional<Instant> derived_at;        // the last session
+    std::optional<Instant> installed_at;      // the last change of the slots
+    std::optional<std::uint32_t> open_index;  // our initiation that waits for its answer
+    WallTime accepted_stamp, sent_stamp;      // of the last initiation
     std::optional<Instant> accepted_initiation_at;
-    bool is_attempting = false;  // an initiation was sent and no session confirmed since
-    std::optional<Instant> handshake_sent_at;   // initiation or response
+    bool is_attempting = false;                // an initiation was sent and no session confirmed since
+    std::optional<Instant> handshake_sent_at;  // initiation or response
+    Duration gives_way{0};  // how much longer than REKEY_TIMEOUT the next one waits, after two that crossed
     unsigned initiations_since_stimulus = 0;
     unsigned allowed_initiations = 0;
-    std::optional<Instant> owed_since;          // data came, nothing went back
-    std::optional<Instant> unanswered_since;    // data went, nothing came back
+    std::optional<Instant> owed_since;  // data came, nothing went back
+    bool owes_more = false;             // and more than once
+    Instant another_keepalive_from;     // so many more are allowed then
+    unsigned other_keepalives = 0;
+    std::optional<Instant> unanswered_since;  // data went, nothing came back
     std::optional<Instant> either_way_at;
     std::optional<Instant> confirmation_due;
     std::optional<Instant> handshake_due;
@@ -163,6 +167,8 @@ class Observer {
     Instant active_at;
   };
 
+  // From when on the next initiation may be sent.
+  Instant NextTurn(const Pair& p) const;
   Pair& pair(HostId host, HostId remote) { return pairs_[host * hosts_.size() + remote]; }
   const Pair& pair(HostId host, HostId remote) const { return pairs_[host * hosts_.size() + remote]; }
   Instant now() const { return simulator_.now(); }
@@ -191,7 +197,7 @@ class Observer {
   std::vector<HostModel> hosts_;
   std::vector<Pair> pairs_;
   std::vector<SessionModel> sessions_;
-  std::vector<Original> originals_;  // by id - 1
+  std::vector<Original> originals_;                                                     // by id - 1
   std::vector<std::unordered_map<std::uint32_t, std::size_t>> session_by_local_index_;  // by host
   std::unordered_map<std::uint64_t, std::uint64_t> sealed_;  // the start of a send key → greatest counter
   std::set<ByteArray<kKeyBytes>> ephemerals_;

@@ -40,8 +40,8 @@ Scenario DrawScenario(Rng& rng) {
   scenario.has_long_idle = rng.Chance(0.15);
 
   // Of 3,600 s; more pairs, less traffic each.
-  const auto pair_count = static_cast<Duration::rep>(scenario.is_star ? scenario.hosts - 1
-                                                                      : scenario.hosts * (scenario.hosts - 1) / 2);
+  const auto pair_count =
+      static_cast<Duration::rep>(scenario.is_star ? scenario.hosts - 1 : scenario.hosts * (scenario.hosts - 1) / 2);
   for (HostId b = 0; b < scenario.hosts; ++b) {
     for (HostId a = b + 1; a < scenario.hosts; ++a) {
       if (scenario.is_star && b != 0) continue;

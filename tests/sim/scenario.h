@@ -18,7 +18,7 @@ enum class Weather : std::uint8_t {
 };
 
 struct PairPlan {
-  HostId a = 0, b = 0;  // b's address is always known to a
+  HostId a = 0, b = 0;        // b's address is always known to a
   bool is_known_to_b = true;  // a's address to b
   bool is_v6 = false;         // outside
   bool has_psk = false;

@@ -16,7 +16,7 @@ constexpr Duration kHealBound = 200s;  // one rekey period and a little
 constexpr Duration kRestartAt = 220s;  // into the quiet stretch
 constexpr Duration kRestartBound = 16s;
 constexpr Duration kSimultaneousAt = 250s;
-constexpr Duration kSimultaneousBound = 30s;
+constexpr Duration kSimultaneousBound = 8s;  // the second try, which is the last, and a tick
 constexpr Duration kTick = 1s;
 
 class World {
@@ -26,7 +26,7 @@ class World {
   void Report(RunResult& result) const;
 
  private:
-  struct Flow {  // one direction of a pair
+  struct Flow {                             // one direction of a pair
     std::optional<Instant> first_delivery;  // of what was sent since `since`
     Instant since;
     bool is_muted = false;
@@ -53,7 +53,8 @@ class World {
   // Quiet.
   void EndChaos();
   void RequireLossless();
-  void Tick(HostId from, HostId to);
+  // Single packets from now on, one each interval.
+  void Tick(HostId from, HostId to, Duration interval, Instant until);
   void RequireLiveness();
   void TestRestart();
   void TestSimultaneous();
@@ -72,7 +73,7 @@ class World {
   std::vector<std::unique_ptr<Host>> hosts_;
   Attacker attacker_;
   std::vector<Flow> flows_;
-  std::vector<PresharedKey> psks_;          // by pair
+  std::vector<PresharedKey> psks_;           // by pair
   std::vector<std::uint64_t> psk_versions_;  // by pair
   std::uint64_t next_psk_version_ = 1;
   SeededRandom keys_;
@@ -144,9 +145,7 @@ void World::ScheduleBurst(std::size_t index) {
     ScheduleBurst(index);
     if (now() >= idle_from_ && now() < idle_until_) return;
     const bool is_perfect = scenario_.weather == Weather::kPerfect;
-    const std::size_t count = rng_.Chance(0.02)   ? (is_perfect ? 60 : 200)
-                              : rng_.Chance(0.1) ? 40
-                                                  : 1 + rng_.Below(8);
+    const std::size_t count = rng_.Chance(0.02) ? (is_perfect ? 60 : 200) : rng_.Chance(0.1) ? 40 : 1 + rng_.Below(8);
     const auto direction = rng_.Below(4);
     if (direction != 0) Burst(p.a, p.b, count, !is_perfect);
     if (direction != 1) Burst(p.b, p.a, direction == 0 ? count : 1 + rng_.Below(4), !is_perfect);
@@ -199,9 +198,8 @@ void World::ChangeKey(HostId changed) {
   for (const PairPlan& pair : scenario_.pairs) {
     if (pair.a != changed && pair.b != changed) continue;
     const HostId other = pair.a == changed ? pair.b : pair.a;
-    Until(rng_.Chance(0.5) ? Duration(0) : rng_.Between(0s, 20s), [this, other, changed, &pair] {
-      host(other).Configure(changed, ConfigOf(other, changed, pair));
-    });
+    Until(rng_.Chance(0.5) ? Duration(0) : rng_.Between(0s, 20s),
+          [this, other, changed, &pair] { host(other).Configure(changed, ConfigOf(other, changed, pair)); });
   }
 }
 
@@ -216,9 +214,8 @@ void World::ChangePresharedKey(std::size_t index) {
   DrawPresharedKey(index);
   const PairPlan& pair = scenario_.pairs[index];
   for (const auto& [of, peer] : {std::pair(pair.a, pair.b), std::pair(pair.b, pair.a)}) {
-    Until(rng_.Chance(0.5) ? Duration(0) : rng_.Between(0s, 10s), [this, of, peer, index] {
-      host(of).SetPresharedKey(peer, psks_[index], psk_versions_[index]);
-    });
+    Until(rng_.Chance(0.5) ? Duration(0) : rng_.Between(0s, 10s),
+          [this, of, peer, index] { host(of).SetPresharedKey(peer, psks_[index], psk_versions_[index]); });
   }
 }
 
@@ -241,9 +238,8 @@ void World::Trouble() {
       network_.faults(one, other).is_cut = true;
       if (is_both) network_.faults(other, one).is_cut = true;
       log_.Add(kNobody, "the path {} -> {} is cut", one, other);
-      Until(rng_.Around(60s), [this, one, other] {
-        network_.faults(one, other).is_cut = network_.faults(other, one).is_cut = false;
-      });
+      Until(rng_.Around(60s),
+            [this, one, other] { network_.faults(one, other).is_cut = network_.faults(other, one).is_cut = false; });
       break;
     }
     case 6:
@@ -292,13 +288,18 @@ void World::Trouble() {
       break;
     case 15:
       if (!scenario_.has_long_idle) {
-        troubled.SetPersistentKeepalive(other, rng_.Chance(0.5) ? Duration(0) : Duration(20s));
+        // On or off: another interval counts from the next packet on only.
+        const bool is_on = troubled.configured().at(other).keepalive > Duration(0);
+        troubled.SetPersistentKeepalive(other, is_on ? Duration(0) : Duration(20s));
       }
       break;
     case 16:
       log_.Add(one, "is under load");
       troubled.set_under_load(true);
       Until(rng_.Around(60s), [&troubled] { troubled.set_under_load(false); });
+      for (std::uint64_t shots = scenario_.has_attacker ? 20 : 0; shots > 0; --shots) {
+        Until(rng_.Around(10s), [this, one] { attacker_.Shoot(host(one)); });
+      }
       break;
     case 17:
       troubled.set_send_failures(rng_.Chance(0.5) ? 1 : 0.3);
@@ -306,9 +307,7 @@ void World::Trouble() {
       break;
     default:
       for (std::uint64_t shots = 1 + rng_.Below(20); shots > 0; --shots) {
-        Until(rng_.Around(2s), [this, one] {
-          attacker_.Shoot(host(one));
-        });
+        Until(rng_.Around(2s), [this, one] { attacker_.Shoot(host(one)); });
       }
   }
 }
@@ -355,7 +354,7 @@ void World::EndChaos() {
   for (const PairPlan& pair : scenario_.pairs) {
     for (const auto& [from, to] : {std::pair(pair.a, pair.b), std::pair(pair.b, pair.a)}) {
       Watch(from, to);
-      simulator_.After(rng_.Between(0s, kTick), [this, from, to] { Tick(from, to); });
+      simulator_.After(rng_.Between(0s, kTick), [this, from, to] { Tick(from, to, kTick, Instant::max()); });
     }
   }
 }
@@ -365,9 +364,10 @@ void World::Watch(HostId from, HostId to) {
   flow(from, to).first_delivery.reset();
 }
 
-void World::Tick(HostId from, HostId to) {
+void World::Tick(HostId from, HostId to, Duration interval, Instant until) {
+  if (now() >= until) return;
   if (!flow(from, to).is_muted) Burst(from, to, 1, /*may_spoof=*/false);
-  simulator_.After(kTick, [this, from, to] { Tick(from, to); });
+  simulator_.After(interval, [this, from, to, interval, until] { Tick(from, to, interval, until); });
 }
 
 void World::OnDelivered(const PacketRecord& packet) {
@@ -415,8 +415,8 @@ void World::TestRestart() {
   host(restarted).Stop();
   host(restarted).Start();
   if (options_.defect == Defect::kDeafAfterRestart) host(0).set_deaf(true);
-  Burst(sender, restarted, 1, /*may_spoof=*/false);
   Watch(sender, restarted);
+  Tick(sender, restarted, 100ms, now() + kRestartBound);
   simulator_.After(kRestartBound + slack() + 200ms, [this, restarted, sender] {
     const Duration bound = kRestartBound + slack() + 160ms;  // and a round trip
     slowest_restart_heal_ = HealedAfter(sender, restarted, bound, Check::kRestartHeals);
@@ -449,8 +449,9 @@ void World::TestSimultaneous() {
 // ---- the run
 
 void World::Execute() {
-  const auto total = std::max(Duration(kQuietTime + 60s),
-                              std::chrono::duration_cast<Duration>(std::chrono::duration<double>(options_.hours * 3600)));
+  const auto total =
+      std::max(Duration(kQuietTime + 60s),
+               std::chrono::duration_cast<Duration>(std::chrono::duration<double>(options_.hours * 3600)));
   const Duration chaos = total - kQuietTime;
   psks_.resize(scenario_.pairs.size());
   psk_versions_.resize(scenario_.pairs.size(), 0);
