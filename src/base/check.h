@@ -6,7 +6,8 @@ namespace adit::internal {
 [[noreturn]] void CheckFailed(const char* expression, const char* file, int line);
 }
 
-#define CHECK(x) \
-  do {           \
-    if (!(x)) [[unlikely]] ::adit::internal::CheckFailed(#x, __FILE__, __LINE__); \
+#define CHECK(x)                                             \
+  do {                                                       \
+    if (!(x)) [[unlikely]]                                   \
+      ::adit::internal::CheckFailed(#x, __FILE__, __LINE__); \
   } while (false)

@@ -25,7 +25,8 @@ class WireInteger {
 
   constexpr operator T() const {
     T value = 0;
-    for (std::size_t i = 0; i < sizeof(T); ++i) value = static_cast<T>(value | static_cast<T>(T{bytes_[i]} << Shift(i)));
+    for (std::size_t i = 0; i < sizeof(T); ++i)
+      value = static_cast<T>(value | static_cast<T>(T{bytes_[i]} << Shift(i)));
     return value;
   }
 

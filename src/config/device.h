@@ -21,7 +21,7 @@ struct AllowedIpChange {
 struct PeerUpdate {
   PublicKey public_key;
   bool remove = false;
-  bool update_only = false;  // do nothing if the peer is unknown
+  bool update_only = false;                   // do nothing if the peer is unknown
   std::optional<PresharedKey> preshared_key;  // zeros clear it
   std::optional<SocketAddress> endpoint;
   std::optional<std::uint16_t> persistent_keepalive_seconds;  // 0 = off
@@ -62,8 +62,8 @@ class DeviceControl {
  public:
   virtual ~DeviceControl() = default;
   virtual DeviceStatus GetDevice() const = 0;
-  // All or nothing. Returns 0 or a positive errno value (EADDRINUSE, EPERM for the mark, EINVAL); on failure nothing has
-  // changed.
+  // All or nothing. Returns 0 or a positive errno value (EADDRINUSE, EPERM for the mark, EINVAL); on failure nothing
+  // has changed.
   virtual int SetDevice(const DeviceUpdate& update) = 0;
 };
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <boost/asio/io_context.hpp>
-
 #include <functional>
 #include <memory>
 #include <optional>
@@ -43,8 +42,9 @@ enum class EngineEnd { kStopped, kLinkRemoved };
 
 class Engine : public DeviceControl {
  public:
-  // Starts the data threads: one for each TUN queue outbound, one inbound. From then on the engine follows the link: it binds its sockets when the link goes up and clears
-  // sessions and closes them when it goes down. `on_end` is called on the control thread, once, when the link is removed.
+  // Starts the data threads: one for each TUN queue outbound, one inbound. From then on the engine follows the link: it
+  // binds its sockets when the link goes up and clears sessions and closes them when it goes down. `on_end` is called
+  // on the control thread, once, when the link is removed.
   static Result<std::unique_ptr<Engine>> Start(boost::asio::io_context& control, std::unique_ptr<TunDevice> tun,
                                                const EngineOptions& options, std::function<void(EngineEnd)> on_end);
   ~Engine() override;  // joins the data threads and wipes all keys

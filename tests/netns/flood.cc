@@ -1,5 +1,5 @@
-// An attacker on the network, for flood.sh: sends datagrams of one kind to one address for a while, from a socket of its
-// own in whatever namespace it is run. Usage: adit_flood KIND ADDRESS PORT PUBLIC_KEY PER_SECOND SECONDS
+// An attacker on the network, for flood.sh: sends datagrams of one kind to one address for a while, from a socket of
+// its own in whatever namespace it is run. Usage: adit_flood KIND ADDRESS PORT PUBLIC_KEY PER_SECOND SECONDS
 //
 //   garbage    random bytes of every length from 0 to 2048, and now and then 65,507
 //   data       data messages for sessions nobody has, of up to 1,452 bytes
@@ -70,7 +70,8 @@ int main(int argc, char** argv) {
   const int fd = socket(address.ss_family, SOCK_DGRAM, 0);
   if (fd < 0 || connect(fd, reinterpret_cast<sockaddr*>(&address), length) != 0) return 1;
 
-  const std::uint64_t seed = std::strtoull(std::getenv("ADIT_SEED") ? std::getenv("ADIT_SEED") : "20261122", nullptr, 10);
+  const std::uint64_t seed =
+      std::strtoull(std::getenv("ADIT_SEED") ? std::getenv("ADIT_SEED") : "20261122", nullptr, 10);
   SeededRandom random(seed);
   CookieJar jar(ToPublicKey(*key));
   std::uint64_t sent = 0, sent_bytes = 0, came_back_bytes = 0;
