@@ -33,10 +33,10 @@ file == 1 { machine[$1] = $2 }
 file == 2 { programs[++program_count] = $1; version[$1] = $2 }
 file == 3 { cases[++case_count] = $1; case_title[$1] = $2 }
 file == 4 {
-  if ($4 == "others") { other[++other_count] = $5; next }
   if ($1 > machine["rounds"]) machine["rounds"] = $1
   if ($4 == "failed") { failed[$2, $3] = 1; failures[++failure_count] = $0; next }
   runs[++run_count] = $0
+  if ($4 == "others") { other[++other_count] = $5 + 0; next }
   name = $4 ~ /_memory$/ ? "memory" : $2
   values[name, $4, $3, ++count[name, $4, $3]] = $5 + 0
 }
