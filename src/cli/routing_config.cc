@@ -27,6 +27,15 @@ RoutingConfig ToRoutingConfig(const ConfFile& conf, std::span<const std::optiona
   for (const auto& endpoint : endpoints) {
     if (endpoint) result.endpoints.push_back(*endpoint);
   }
+  result.kill_switch = conf.interface.kill_switch;
+  result.lan = conf.interface.lan;
+  result.excluded_ips = conf.interface.excluded_ips;
+  result.loop_avoidance = conf.interface.loop_avoidance;
+  result.gateway = conf.interface.gateway;
+  result.forwards = conf.interface.forwards;
+  result.dns_servers = conf.interface.dns_servers;
+  result.dns_guard = conf.interface.WantsDnsGuard();
+  result.cut_old_flows = conf.interface.WantsOldFlowsCut();
   return result;
 }
 

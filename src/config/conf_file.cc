@@ -63,7 +63,6 @@ constexpr ForeignKey kForeignKeys[] = {
     {"itime", kAmnezia},
     {"allowedapps", "wiresock"},
     {"disallowedapps", "wiresock"},
-    {"disallowedips", "wiresock"},
     {"socks5proxy", "wiresock"},
     {"socks5proxyusername", "wiresock"},
     {"socks5proxypassword", "wiresock"},
@@ -132,18 +131,19 @@ class ConfParser {
  private:
   struct KeyRule {
     std::string_view name;
-    Section section;
+    Section section;  // kNone: either
     bool may_repeat;
     Status (ConfParser::*read)(std::string_view value);
   };
-  static const std::array<KeyRule, 17> kKeys;
+  static constexpr std::size_t kKeyCount = 26;
+  static const std::array<KeyRule, kKeyCount> kKeys;
 
   static bool IsHook(const KeyRule& rule) { return rule.name.starts_with("Pre") || rule.name.starts_with("Post"); }
   static const KeyRule* FindKey(std::string_view key);
 
   Status ReadLine(std::string_view line);
   Status ReadHeader(std::string_view line);
-  void ReadComment(std::string_view comment);
+  Status ReadComment(std::string_view comment);
   Status RefuseUnknownKey(std::string_view key) const;
   Status EndPeer();
   Status Finish();
@@ -161,6 +161,16 @@ class ConfParser {
     (conf_.interface.*hooks).emplace_back(value);
     return {};
   }
+  // A key whose value has a parser of its own.
+  template <auto member, auto parse>
+  Status ReadValue(std::string_view value) {
+    auto parsed = parse(value);
+    if (!parsed) return std::unexpected(parsed.error());
+    conf_.interface.*member = *std::move(parsed);
+    return {};
+  }
+  Status ReadExcludedIps(std::string_view value);
+  Status ReadForward(std::string_view value);
   Status ReadPublicKey(std::string_view value);
   Status ReadPresharedKey(std::string_view value);
   Status ReadAllowedIps(std::string_view value);
@@ -181,13 +191,13 @@ class ConfParser {
   unsigned error_line_ = 0;  // where an error lies, if not on the line that showed it
   Section section_ = Section::kNone;
   unsigned interface_line_ = 0;
-  std::array<unsigned, 17> seen_at_{};  // by index in kKeys: the line of the key in this section, 0 if not yet
+  std::array<unsigned, kKeyCount> seen_at_{};  // by index in kKeys: the line of the key in this section, 0 if not yet
   std::map<PublicKey, unsigned> peer_lines_;
   std::map<Prefix, std::size_t> owners_;  // index of the peer that listed it last
   ConfFile conf_;
 };
 
-const std::array<ConfParser::KeyRule, 17> ConfParser::kKeys = {{
+const std::array<ConfParser::KeyRule, ConfParser::kKeyCount> ConfParser::kKeys = {{
     {"PrivateKey", Section::kInterface, false, &ConfParser::ReadPrivateKey},
     {"ListenPort", Section::kInterface, false, &ConfParser::ReadListenPort},
     {"FwMark", Section::kInterface, false, &ConfParser::ReadFwMark},
@@ -200,6 +210,16 @@ const std::array<ConfParser::KeyRule, 17> ConfParser::kKeys = {{
     {"PreDown", Section::kInterface, true, &ConfParser::ReadHook<&ConfInterface::pre_down>},
     {"PostDown", Section::kInterface, true, &ConfParser::ReadHook<&ConfInterface::post_down>},
     {"SaveConfig", Section::kInterface, false, &ConfParser::ReadSaveConfig},
+    {"KillSwitch", Section::kInterface, false, &ConfParser::ReadValue<&ConfInterface::kill_switch, ParseKillSwitch>},
+    {"LAN", Section::kInterface, false, &ConfParser::ReadValue<&ConfInterface::lan, ParseLanPolicy>},
+    {"ExcludedIPs", Section::kInterface, true, &ConfParser::ReadExcludedIps},
+    {"DisallowedIPs", Section::kNone, true, &ConfParser::ReadExcludedIps},
+    {"LoopAvoidance", Section::kInterface, false,
+     &ConfParser::ReadValue<&ConfInterface::loop_avoidance, ParseLoopAvoidance>},
+    {"Gateway", Section::kInterface, false, &ConfParser::ReadValue<&ConfInterface::gateway, ParseYesNo>},
+    {"Forward", Section::kInterface, true, &ConfParser::ReadForward},
+    {"DNSGuard", Section::kInterface, false, &ConfParser::ReadValue<&ConfInterface::dns_guard, ParseYesNo>},
+    {"CutOldFlows", Section::kInterface, false, &ConfParser::ReadValue<&ConfInterface::cut_old_flows, ParseYesNo>},
     {"PublicKey", Section::kPeer, false, &ConfParser::ReadPublicKey},
     {"PresharedKey", Section::kPeer, false, &ConfParser::ReadPresharedKey},
     {"AllowedIPs", Section::kPeer, true, &ConfParser::ReadAllowedIps},
@@ -237,8 +257,7 @@ Status ConfParser::ReadLine(std::string_view line) {
   const auto hash = line.find('#');
   const std::string_view body = Trim(line.substr(0, hash));
   if (body.empty()) {
-    if (hash != line.npos) ReadComment(line.substr(hash + 1));
-    return {};
+    return hash != line.npos ? ReadComment(line.substr(hash + 1)) : Status();
   }
   if (body.starts_with('[')) return ReadHeader(body);
 
@@ -255,7 +274,8 @@ Status ConfParser::ReadLine(std::string_view line) {
                      foreign->origin == kAmnezia ? ": a server that demands its obfuscation will not answer" : ""));
     return {};
   }
-  if (rule->section != section_) {
+  const bool fits_any = rule->section == Section::kNone && section_ != Section::kNone;
+  if (rule->section != section_ && !fits_any) {
     return Fail(
         "{} belongs in a section {}{}", rule->name, Header(rule->section),
         section_ == Section::kNone ? ", and no section has begun" : fmt::format(", not in {}", Header(section_)));
@@ -300,12 +320,24 @@ Status ConfParser::ReadHeader(std::string_view line) {
   return {};
 }
 
-void ConfParser::ReadComment(std::string_view comment) {
+// Two comments mean something: "# friendly_name = NAME" in a peer, and "#adit: KEY = VALUE", which is read as if the
+// prefix were not there.
+Status ConfParser::ReadComment(std::string_view comment) {
+  constexpr std::string_view kOwn = "adit:";
+  comment = Trim(comment);
+  if (EqualIgnoringCase(comment.substr(0, kOwn.size()), kOwn)) {
+    const std::string_view line = Trim(comment.substr(kOwn.size()));
+    if (line.empty() || line.starts_with('#') || line.starts_with('[')) {
+      return Fail("nothing to read behind \"#adit:\": write KEY = VALUE there, or another comment");
+    }
+    return ReadLine(line);
+  }
   const auto equals = comment.find('=');
-  if (section_ != Section::kPeer || equals == comment.npos) return;
+  if (section_ != Section::kPeer || equals == comment.npos) return {};
   if (EqualIgnoringCase(Trim(comment.substr(0, equals)), "friendly_name")) {
     peer().name = CleanName(comment.substr(equals + 1));
   }
+  return {};
 }
 
 Status ConfParser::RefuseUnknownKey(std::string_view key) const {
@@ -487,6 +519,28 @@ Status ConfParser::ReadSaveConfig(std::string_view value) {
   const bool is_true = EqualIgnoringCase(value, "true");
   if (!is_true && !EqualIgnoringCase(value, "false")) return Fail("{}: use true or false", Quoted(value));
   conf_.interface.save_config = is_true;
+  return {};
+}
+
+Status ConfParser::ReadExcludedIps(std::string_view value) {
+  const auto prefixes = ParsePrefixes(value);
+  if (!prefixes) return std::unexpected(prefixes.error());
+  auto& excluded = conf_.interface.excluded_ips;
+  excluded.insert(excluded.end(), prefixes->begin(), prefixes->end());
+  return {};
+}
+
+Status ConfParser::ReadForward(std::string_view value) {
+  auto forward = ParsePortForward(value);
+  if (!forward) return std::unexpected(forward.error());
+  for (const PortForward& other : conf_.interface.forwards) {
+    if (other.protocol == forward->protocol && other.target.is_v6() == forward->target.is_v6() &&
+        other.first_port <= forward->last_port && forward->first_port <= other.last_port) {
+      return Fail("{} takes ports of {}: give each port to one target", Quoted(value), Quoted(other.ToString()));
+    }
+  }
+  if (conf_.interface.forwards.size() >= kMaxForwards) return Fail("more than {}: use ranges", kMaxForwards);
+  conf_.interface.forwards.push_back(*forward);
   return {};
 }
 

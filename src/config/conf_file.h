@@ -14,6 +14,7 @@
 #include "base/address.h"
 #include "base/result.h"
 #include "config/device.h"
+#include "config/routing_keys.h"
 #include "config/secret_text.h"
 #include "config/uapi.h"
 #include "crypto/keys.h"
@@ -22,6 +23,7 @@ namespace adit {
 
 inline constexpr std::size_t kMaxConfFileBytes = 16 << 20;  // a file with 255 * 256 allowed IPs has about 1.5 MB
 inline constexpr std::size_t kMaxConfWarnings = 100;        // what comes after them is left out, and the last says so
+inline constexpr std::size_t kMaxForwards = 256;            // more are refused
 inline constexpr unsigned kMinMtu = 576;                    // what every IPv4 host takes (RFC 791)
 inline constexpr unsigned kMaxMtu = 65535;
 
@@ -62,6 +64,18 @@ struct ConfInterface {
   std::vector<std::string> pre_down;
   std::vector<std::string> post_down;
   bool save_config = false;
+
+  // Adit's own keys; wg-quick knows none of them, so they are written behind "#adit:".
+  KillSwitch kill_switch = KillSwitch::kOff;
+  LanPolicy lan;
+  std::vector<Prefix> excluded_ips;  // never by the tunnel, although AllowedIPs hold them
+  LoopAvoidance loop_avoidance = LoopAvoidance::kAuto;
+  bool gateway = false;  // this machine serves others through the tunnel
+  std::vector<PortForward> forwards;
+  std::optional<bool> dns_guard;      // empty: with a kill switch, if the tunnel has DNS servers
+  std::optional<bool> cut_old_flows;  // empty: with a kill switch
+  bool WantsDnsGuard() const { return dns_guard.value_or(kill_switch != KillSwitch::kOff && !dns_servers.empty()); }
+  bool WantsOldFlowsCut() const { return cut_old_flows.value_or(kill_switch != KillSwitch::kOff); }
 };
 
 // Before name resolution. `host` is a name or an address without brackets, perhaps with a scope ("fe80::1%eth0").

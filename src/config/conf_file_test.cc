@@ -133,13 +133,72 @@ TEST(ConfFile, WarnsOfWhatProvidersWriteAndGoesOn) {
                   HasSubstr("5: S1 is a key of AmneziaWG"), HasSubstr("6: H4 is a key of AmneziaWG"),
                   HasSubstr("8: MTU stands on line 7 already"), HasSubstr("12: PresharedKey has no value"),
                   AllOf(HasSubstr("13: "), HasSubstr("host bits: read as 10.0.0.0/8")),
-                  HasSubstr("13: AllowedIPs has a comma too many"), HasSubstr("14: DisallowedIPs is a key of wiresock"),
-                  HasSubstr("15: Endpoint is read as [::1]:5"),
+                  HasSubstr("13: AllowedIPs has a comma too many"), HasSubstr("15: Endpoint is read as [::1]:5"),
                   AllOf(HasSubstr("18: "), HasSubstr("10.9.0.0/16 is listed by the peer of line 9 too")),
                   HasSubstr("19: this peer has no AllowedIPs")));
   EXPECT_EQ(conf.interface.mtu, 1300u);
   EXPECT_FALSE(conf.peers[0].preshared_key);
   EXPECT_EQ(conf.peers[0].endpoint, (ConfEndpoint{"::1", 5}));
+}
+
+TEST(ConfFile, ReadsItsOwnKeysWithAndWithoutThePrefix) {
+  const std::string lines[] = {"KillSwitch = always",
+                               "LAN = 192.168.0.0/16, fd00::/8",
+                               "ExcludedIPs = 1.1.1.1, 10.0.0.1/8",
+                               "DisallowedIPs = 2001:db8::/32",
+                               "LoopAvoidance = bind",
+                               "Gateway = yes",
+                               "Forward = tcp 8080 to 192.168.1.5:80",
+                               "Forward = UDP 5000-5010 to fd00::5 # games",
+                               "DNSGuard = no",
+                               "CutOldFlows = NO"};
+  std::string plain, behind_prefix;
+  for (const std::string& line : lines) {
+    plain += line + "\n";
+    behind_prefix += (behind_prefix.empty() ? "  # ADIT:" : "#adit: ") + line + "\n";
+  }
+  for (const std::string& text : {plain, behind_prefix}) {
+    const ConfFile conf = Read(With(text, ""));
+    const ConfInterface& interface = conf.interface;
+    EXPECT_EQ(interface.kill_switch, KillSwitch::kAlways);
+    EXPECT_EQ(interface.lan.kind, LanPolicy::Kind::kList);
+    EXPECT_EQ(interface.lan.ToString(), "192.168.0.0/16, fd00::/8");
+    EXPECT_THAT(Texts(interface.excluded_ips), ElementsAre("1.1.1.1/32", "10.0.0.0/8", "2001:db8::/32"));
+    EXPECT_EQ(interface.loop_avoidance, LoopAvoidance::kBind);
+    EXPECT_TRUE(interface.gateway);
+    EXPECT_THAT(Texts(interface.forwards), ElementsAre("tcp 8080 to 192.168.1.5:80", "udp 5000-5010 to fd00::5"));
+    EXPECT_EQ(interface.dns_guard, false);
+    EXPECT_EQ(interface.cut_old_flows, false);
+    EXPECT_THAT(Warnings(conf), IsEmpty());
+    const SecretText written = WriteConf(conf);
+    EXPECT_EQ(std::string_view(WriteConf(Read(std::string(written)))), std::string_view(written));
+    // What wg-quick reads has no key that it would refuse.
+    EXPECT_THAT(std::string(written), Not(HasSubstr("\nKillSwitch")));
+    EXPECT_THAT(std::string(written), HasSubstr("\n#adit: KillSwitch = always\n"));
+  }
+}
+
+TEST(ConfFile, DerivesTheGuardsFromTheKillSwitch) {
+  const auto guards = [](const std::string& lines) {
+    const ConfInterface interface = Read(With(lines, "")).interface;
+    return std::pair(interface.WantsDnsGuard(), interface.WantsOldFlowsCut());
+  };
+  EXPECT_EQ(guards("DNS = 10.0.0.1"), std::pair(false, false));
+  EXPECT_EQ(guards("KillSwitch = up"), std::pair(false, true));
+  EXPECT_EQ(guards("KillSwitch = up\nDNS = 10.0.0.1"), std::pair(true, true));
+  EXPECT_EQ(guards("KillSwitch = up\nDNS = 10.0.0.1\nDNSGuard = no\nCutOldFlows = no"), std::pair(false, false));
+  EXPECT_EQ(guards("DNSGuard = yes\nCutOldFlows = yes"), std::pair(true, true));
+}
+
+TEST(ConfFile, TakesDisallowedIpsAlsoFromAPeer) {
+  EXPECT_THAT(Texts(Read(With("", "DisallowedIPs = 1.1.1.1/32")).interface.excluded_ips), ElementsAre("1.1.1.1/32"));
+}
+
+TEST(ConfFile, BoundsTheForwards) {
+  std::string lines;
+  for (std::size_t i = 1; i <= kMaxForwards; ++i) lines += fmt::format("Forward = tcp {} to 10.0.0.5\n", i);
+  EXPECT_EQ(Read(With(lines, "")).interface.forwards.size(), kMaxForwards);
+  EXPECT_THAT(ErrorOf(With(lines + "Forward = tcp 9999 to 10.0.0.5", "")), HasSubstr("more than 256: use ranges"));
 }
 
 TEST(ConfFile, BoundsItsWarnings) {
@@ -207,6 +266,25 @@ TEST(ConfFile, NamesFileLineAndCureForEveryError) {
                    "00\n",
                    23),
        "t.conf:2:", "zero byte"},
+      {With("KillSwitch = on", ""), "t.conf:3:", "KillSwitch: \"on\": use off, up or always"},
+      {With("LoopAvoidance = mark", ""), "t.conf:3:", "use auto, rules, routes or bind"},
+      {With("LAN = yes", ""), "t.conf:3:", "use allow, block or prefixes"},
+      {With("LAN = ,", ""), "t.conf:3:", "use allow, block or prefixes"},
+      {With("ExcludedIPs = example.com", ""), "t.conf:3:", "not an address prefix"},
+      {With("Gateway = maybe", ""), "t.conf:3:", "use yes or no"},
+      {With("Forward = 80 to 10.0.0.5", ""), "t.conf:3:", "does not begin with tcp or udp"},
+      {With("Forward = tcp 80 10.0.0.5", ""), "t.conf:3:", "is not understood"},
+      {With("Forward = tcp 0 to 10.0.0.5", ""), "t.conf:3:", "neither a port from 1 to 65535"},
+      {With("Forward = tcp 90-80 to 10.0.0.5", ""), "t.conf:3:", "neither a port from 1 to 65535"},
+      {With("Forward = tcp 80 to 10.0.0.5:0", ""), "t.conf:3:", "is not a number from 1 to 65535"},
+      {With("Forward = tcp 80 to host", ""), "t.conf:3:", "is not an address"},
+      {With("Forward = tcp 80 to 127.0.0.1", ""), "t.conf:3:", "use the address of a host"},
+      {With("Forward = tcp 80-81 to 10.0.0.5:80", ""), "t.conf:3:", "a range of ports keeps its numbers"},
+      {With("Forward = tcp 80-90 to 10.0.0.5\nForward = tcp 85 to 10.0.0.6", ""), "t.conf:4:", "takes ports of"},
+      {With("", "KillSwitch = up"), "t.conf:7:", "KillSwitch belongs in a section [Interface]"},
+      {With("#adit: KilSwitch = up", ""), "t.conf:3:", "did you mean KillSwitch?"},
+      {With("#adit: [Peer]", ""), "t.conf:3:", "nothing to read behind \"#adit:\""},
+      {With("#adit:#adit: LAN = block", ""), "t.conf:3:", "nothing to read behind \"#adit:\""},
       {"\xff\xfe[\0I\0", "t.conf:1:", "save it as UTF-8"},
   };
   for (const auto& c : cases) {
@@ -309,7 +387,11 @@ const std::string& FullText() {
       "Table = 77\nSaveConfig = true\nPreUp = a\nPostUp = b # c\nPreDown = d\nPostDown = e\nListenPort = 51820\n"
       "FwMark = 0xca6c\nPrivateKey = " +
       KeyToBase64(PrivateKey(ParseKeyBase64(kPrivate)->bytes()).Clamped()) +
-      "\n\n[Peer]\n# friendly_name = one\nPublicKey = " + kPeerA + "\nPresharedKey = " + kPeerB +
+      "\n#adit: KillSwitch = up\n#adit: LAN = 192.168.0.0/16, fd00::/8\n#adit: ExcludedIPs = 1.1.1.1/32\n"
+      "#adit: LoopAvoidance = routes\n#adit: Gateway = yes\n#adit: Forward = tcp 8080 to 192.168.1.5:80\n"
+      "#adit: Forward = udp 5000-5010 to fd00::5\n#adit: DNSGuard = yes\n#adit: CutOldFlows = no"
+      "\n\n[Peer]\n# friendly_name = one\nPublicKey = " +
+      kPeerA + "\nPresharedKey = " + kPeerB +
       "\nAllowedIPs = 10.0.0.0/8, ::/0\nEndpoint = [2001:db8::1]:5\nPersistentKeepalive = off\n\n[Peer]\nPublicKey = " +
       kPeerB + "\nAllowedIPs = 11.0.0.0/8\nEndpoint = example.com:51820\nPersistentKeepalive = 25\n";
   return text;
@@ -329,8 +411,10 @@ TEST(WriteConf, SavesTheDeviceAsItIsAndKeepsTheRestOfTheFile) {
   peer.endpoint = SocketAddress::Parse("[fe80::1%3]:7");
   peer.allowed_ips = {*Prefix::Parse("12.0.0.0/8", false)};
   const std::string head = FullText().substr(0, FullText().find("ListenPort"));
+  const auto own_begin = FullText().find("\n#adit:");
+  const std::string own = FullText().substr(own_begin, FullText().find("\n\n[Peer]") - own_begin);
   EXPECT_EQ(std::string_view(WriteConf(WithDeviceStatus(conf, status))),
-            head + "ListenPort = 9\nPrivateKey = " + KeyToBase64(status.private_key) +
+            head + "ListenPort = 9\nPrivateKey = " + KeyToBase64(status.private_key) + own +
                 "\n\n[Peer]\n# friendly_name = one\nPublicKey = " + kPeerA +
                 "\nAllowedIPs = 12.0.0.0/8\nEndpoint = [fe80::1%3]:7\n");
 }

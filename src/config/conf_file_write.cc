@@ -23,6 +23,23 @@ void AppendHooks(SecretText& out, std::string_view name, const std::vector<std::
   for (const std::string& hook : hooks) AppendLine(out, "{} = {}", name, hook);
 }
 
+// What wg-quick would refuse goes behind "#adit:", and what is as it would be without a line gets none.
+void AppendOwnKeys(SecretText& out, const ConfInterface& interface) {
+  const ConfInterface usual;
+  const auto own = [&](std::string_view name, std::string_view value) {
+    AppendLine(out, "#adit: {} = {}", name, value);
+  };
+  const auto yes_no = [](bool value) { return value ? "yes" : "no"; };
+  if (interface.kill_switch != usual.kill_switch) own("KillSwitch", ToString(interface.kill_switch));
+  if (interface.lan != usual.lan) own("LAN", interface.lan.ToString());
+  for (const Prefix& prefix : interface.excluded_ips) own("ExcludedIPs", prefix.ToString());
+  if (interface.loop_avoidance != usual.loop_avoidance) own("LoopAvoidance", ToString(interface.loop_avoidance));
+  if (interface.gateway != usual.gateway) own("Gateway", yes_no(interface.gateway));
+  for (const PortForward& forward : interface.forwards) own("Forward", forward.ToString());
+  if (interface.dns_guard) own("DNSGuard", yes_no(*interface.dns_guard));
+  if (interface.cut_old_flows) own("CutOldFlows", yes_no(*interface.cut_old_flows));
+}
+
 // As `wg-quick save` does: first what wg-quick reads, one value per line, then what `wg showconf` prints.
 void AppendInterface(SecretText& out, const ConfInterface& interface) {
   AppendLine(out, "[Interface]");
@@ -46,6 +63,7 @@ void AppendInterface(SecretText& out, const ConfInterface& interface) {
     }
   }
   if (interface.private_key) AppendKey(out, "PrivateKey", *interface.private_key);
+  AppendOwnKeys(out, interface);
 }
 
 void AppendPeer(SecretText& out, const ConfPeer& peer) {

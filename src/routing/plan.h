@@ -19,6 +19,7 @@
 
 #include "base/address.h"
 #include "base/result.h"
+#include "config/routing_keys.h"
 #include "routing/op.h"
 #include "routing/snapshot.h"
 
@@ -40,6 +41,17 @@ struct RoutingConfig {
   std::uint32_t fwmark = 0;              // FwMark = ...; 0: none given, chosen where one is needed
   std::vector<Prefix> allowed_ips;       // of all peers
   std::vector<SocketAddress> endpoints;  // of all peers that have one
+
+  // As in ConfInterface.
+  KillSwitch kill_switch = KillSwitch::kOff;
+  LanPolicy lan;
+  std::vector<Prefix> excluded_ips;
+  LoopAvoidance loop_avoidance = LoopAvoidance::kAuto;
+  bool gateway = false;
+  std::vector<PortForward> forwards;
+  std::vector<IpAddress> dns_servers;
+  bool dns_guard = false;
+  bool cut_old_flows = false;
 };
 
 // A question for the kernel, which the verifier asks after the plan was applied.
