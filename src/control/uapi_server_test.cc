@@ -151,10 +151,10 @@ TEST(UapiServer, AnswersWithNegativeErrnoOnSetAndPositiveOnGet_CONF98) {
   EXPECT_EQ(client.Ask("set=1\nlisten_port=x\n\n"), "errno=-22\n\n");
   EXPECT_EQ(client.Ask("set=1\nlisten_port\n\n"), "errno=-71\n\n");
   EXPECT_EQ(client.Ask("get=1\nx\n\n"), "errno=22\n\n");
-  EXPECT_EQ(serving.device().set_calls, 0);
-  serving.device().fail_with = EADDRINUSE;
+  EXPECT_EQ(serving.device()->set_calls, 0);
+  serving.device()->fail_with = EADDRINUSE;
   EXPECT_EQ(client.Ask("set=1\nlisten_port=80\n\n"), "errno=-98\n\n");
-  serving.device().fail_with = 0;
+  serving.device()->fail_with = 0;
   EXPECT_EQ(client.Ask("get=1\n\n"), "errno=0\n\n");
   EXPECT_EQ(client.Ask("hello\n"), "errno=71\n\n");
   EXPECT_TRUE(client.IsClosed());
@@ -176,11 +176,11 @@ TEST(UapiServer, AppliesASetOnceAndWhole_CONF99) {
                 "\nprotocol_version=1\nlast_handshake_time_sec=0\nlast_handshake_time_nsec=0\ntx_bytes=0\nrx_bytes=0\n"
                 "persistent_keepalive_interval=0\nallowed_ip=11.0.0.0/8\nerrno=0\n\n");
   EXPECT_EQ(client.Ask("set=1\n" + peer_a + "replace_allowed_ips=true\n\n"), "errno=0\n\n");
-  EXPECT_TRUE(serving.device().GetDevice().peers.at(0).allowed_ips.empty());
+  EXPECT_TRUE(serving.device()->GetDevice().peers.at(0).allowed_ips.empty());
   EXPECT_EQ(client.Ask("set=1\n" + peer_a + "remove=true\n\n"), "errno=0\n\n");
   EXPECT_EQ(client.Ask("set=1\nreplace_peers=true\n\n"), "errno=0\n\n");
   EXPECT_EQ(client.Ask("get=1\n\n"), "errno=0\n\n");
-  EXPECT_EQ(serving.device().set_calls, 6);
+  EXPECT_EQ(serving.device()->set_calls, 6);
 }
 
 TEST(UapiServer, ChangesNothingWhenASetFails_CONF103) {
@@ -191,7 +191,7 @@ TEST(UapiServer, ChangesNothingWhenASetFails_CONF103) {
                        "\nallowed_ip=nonsense\n\n"),
             "errno=-22\n\n");
   EXPECT_EQ(client.Ask("get=1\n\n"), "errno=0\n\n");
-  EXPECT_EQ(serving.device().set_calls, 0);
+  EXPECT_EQ(serving.device()->set_calls, 0);
 }
 
 TEST(UapiServer, ChangesNothingWhenTheClientHangsUpInARequest_CONF103) {
@@ -204,7 +204,7 @@ TEST(UapiServer, ChangesNothingWhenTheClientHangsUpInARequest_CONF103) {
     client.EndSending();
     ASSERT_TRUE(client.IsClosed()) << length;
   }
-  EXPECT_EQ(serving.device().set_calls, 0);
+  EXPECT_EQ(serving.device()->set_calls, 0);
   EXPECT_EQ(TestClient(SocketIn(directory)).Ask(request), "errno=0\n\n");
 }
 
@@ -238,7 +238,7 @@ TEST(UapiServer, GivesTwoWritersWholeRequests_CONF103) {
   }
   EXPECT_TRUE(one.get());
   EXPECT_TRUE(two.get());
-  EXPECT_EQ(serving.device().set_calls, 600);
+  EXPECT_EQ(serving.device()->set_calls, 600);
 }
 
 TEST(UapiServer, SurvivesTenThousandMutatedRequests_CONF103) {
@@ -270,7 +270,7 @@ TEST(UapiServer, SurvivesTenThousandMutatedRequests_CONF103) {
     }
   }
   EXPECT_THAT(TestClient(SocketIn(directory)).Ask("get=1\n\n"), HasSubstr("errno=0\n\n"));
-  EXPECT_GT(serving.device().set_calls, 100);
+  EXPECT_GT(serving.device()->set_calls, 100);
   spdlog::set_level(spdlog::level::info);
 }
 
@@ -328,7 +328,7 @@ TEST(UapiServer, ClosesClientsThatMoveNoByte) {
   ASSERT_TRUE(halfway.Send("set=1\nlisten_port=7\n"));
   EXPECT_TRUE(silent.IsClosed());
   EXPECT_TRUE(halfway.IsClosed());
-  EXPECT_EQ(serving.device().set_calls, 0);
+  EXPECT_EQ(serving.device()->set_calls, 0);
   EXPECT_EQ(TestClient(SocketIn(directory)).Ask("get=1\n\n"), "errno=0\n\n");
 }
 

@@ -46,7 +46,7 @@ class WgTool {
     Write("psk", kPsk + "\n");
   }
 
-  FakeDevice& device() { return serving_.device(); }
+  Serving::Device device() { return serving_.device(); }
   std::string file(const std::string& name) const { return directory_.path() + "/" + name; }
   void Write(const std::string& name, const std::string& text) { std::ofstream(file(name)) << text; }
 
@@ -111,7 +111,7 @@ TEST(WgTool, ShowsAndSetsEverything_CONF97_CONF99_CONF100) {
     EXPECT_EQ(wg.Run("show interfaces"), "wgtest\n");
     EXPECT_EQ(wg.Run("show wgtest"), "interface: wgtest\n");
     EXPECT_EQ(SetEverything(wg), "");
-    EXPECT_EQ(wg.device().set_calls, 1);
+    EXPECT_EQ(wg.device()->set_calls, 1);
     EXPECT_EQ(wg.Run("show wgtest dump"), kPrivate + "\t" + kPublic + "\t51820\t0xca6c\n" + kA + "\t" + kPsk +
                                               "\t1.2.3.4:5\t10.0.0.0/8,fd00::/64\t0\t0\t0\t25\n" + kB +
                                               "\t(none)\t[2001:db8::1]:6\t11.0.0.0/8\t0\t0\t0\toff\n");
@@ -137,9 +137,9 @@ TEST(WgTool, ShowsAndSetsEverything_CONF97_CONF99_CONF100) {
 TEST(WgTool, ShowsHandshakesAsTimesAndCountsBytes) {
   WithWg([](WgTool& wg) {
     EXPECT_EQ(SetEverything(wg), "");
-    wg.device().peer(0).last_handshake = WallTime{std::time(nullptr) - 75, 1};
-    wg.device().peer(0).rx_bytes = 18446744073709551615u;
-    wg.device().peer(0).tx_bytes = 1536;
+    wg.device()->peer(0).last_handshake = WallTime{std::time(nullptr) - 75, 1};
+    wg.device()->peer(0).rx_bytes = 18446744073709551615u;
+    wg.device()->peer(0).tx_bytes = 1536;
     EXPECT_THAT(wg.Run("show wgtest"), HasSubstr("latest handshake: 1 minute, "));
     EXPECT_EQ(wg.Run("show wgtest transfer"), kA + "\t18446744073709551615\t1536\n" + kB + "\t0\t0\n");
     EXPECT_THAT(wg.Run("show wgtest latest-handshakes"), MatchesRegex(".*\t1[0-9]{9}\n.*\t0\n"));
@@ -149,7 +149,7 @@ TEST(WgTool, ShowsHandshakesAsTimesAndCountsBytes) {
 TEST(WgTool, ShowsAndResolvesScopedEndpoints) {
   WithWg([](WgTool& wg) {
     EXPECT_EQ(wg.Run("set wgtest peer " + kA + " endpoint [fe80::1%lo]:5"), "");
-    EXPECT_EQ(wg.device().GetDevice().peers.at(0).endpoint->scope_id, if_nametoindex("lo"));
+    EXPECT_EQ(wg.device()->GetDevice().peers.at(0).endpoint->scope_id, if_nametoindex("lo"));
     EXPECT_EQ(wg.Run("show wgtest endpoints"), kA + "\t[fe80::1%lo]:5\n");
   });
 }
@@ -174,13 +174,13 @@ TEST(WgTool, IgnoresOurOwnKeyAsAPeer_CONF101) {
 
 TEST(WgTool, UnderstandsOurErrnos_CONF98) {
   WithWg([](WgTool& wg) {
-    wg.device().fail_with = EADDRINUSE;
+    wg.device()->fail_with = EADDRINUSE;
     EXPECT_THAT(wg.Run("set wgtest listen-port 80"), HasSubstr("Address already in use"));
-    wg.device().fail_with = EPERM;
+    wg.device()->fail_with = EPERM;
     EXPECT_THAT(wg.Run("set wgtest fwmark 1"), HasSubstr("Operation not permitted"));
-    wg.device().fail_with = EINVAL;
+    wg.device()->fail_with = EINVAL;
     EXPECT_THAT(wg.Run("set wgtest fwmark 1"), HasSubstr("Invalid argument"));
-    wg.device().fail_with = 0;
+    wg.device()->fail_with = 0;
     EXPECT_EQ(wg.Run("show wgtest"), "interface: wgtest\n");
   });
 }
@@ -205,7 +205,7 @@ TEST(WgTool, LoadsConfigurationsByAllThreeWays_CONF99) {
     EXPECT_EQ(wg.Run("show wgtest peers"), kA + "\n" + kB + "\n" + kC + "\n");
     EXPECT_EQ(wg.Run("show wgtest listen-port"), "7\n") << "addconf leaves what it does not name";
 
-    wg.device().peer(1).rx_bytes = 4711;  // shows whether the peer is still the same one
+    wg.device()->peer(1).rx_bytes = 4711;  // shows whether the peer is still the same one
     wg.Write("three.conf", Conf(PeerConf(kB, "AllowedIPs = 10.0.0.0/8\n")));
     EXPECT_EQ(wg.Run("syncconf wgtest " + wg.file("three.conf")), "");
     EXPECT_EQ(wg.Run("show wgtest allowed-ips"), kB + "\t10.0.0.0/8\n");
@@ -221,7 +221,7 @@ TEST(WgTool, PrintsTheConfigurationThatWeWrite) {
   WithWg([](WgTool& wg) {
     EXPECT_EQ(SetEverything(wg), "");
     const std::string shown = wg.Run("showconf wgtest");
-    EXPECT_EQ(shown, std::string(WriteConf(WithDeviceStatus({}, wg.device().GetDevice()))));
+    EXPECT_EQ(shown, std::string(WriteConf(WithDeviceStatus({}, wg.device()->GetDevice()))));
     const auto conf = ParseConf(shown, "showconf");
     ASSERT_TRUE(conf) << conf.error().message;
     wg.Write("ours.conf", std::string(WriteConf(*conf)));
