@@ -12,6 +12,7 @@
 #include "cli/log.h"
 #include "cli/loop.h"
 #include "cli/run_files.h"
+#include "control/uapi_server.h"
 #include "routing/routing.h"
 
 namespace adit {
@@ -33,6 +34,7 @@ Outcome RemoveLeftovers(const std::string& name, const RunFiles& files) {
   Loop loop;
   if (const auto removed = RemoveDns(loop, name, files); !removed) PrintWarning(removed.error().message);
   unlink(files.socket.c_str());
+  RemoveStaleUapiSocket(name);
   return {};
 }
 

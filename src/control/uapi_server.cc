@@ -140,6 +140,11 @@ Status CheckIsListening(int fd) {
 
 }  // namespace
 
+void RemoveStaleUapiSocket(const std::string& name, const std::string& directory) {
+  const std::string path = fmt::format("{}/{}.sock", directory, name);
+  if (CheckNobodyServes(path)) unlink(path.c_str());
+}
+
 // Its handlers share its ownership, so it outlives the UapiServer until the last of them has run; after Stop they do
 // nothing.
 class UapiServer::Impl : public std::enable_shared_from_this<Impl> {

@@ -16,9 +16,15 @@
 
 namespace adit {
 
+inline constexpr char kUapiDirectory[] = "/var/run/wireguard";
+
+// Removes the socket that a crashed process left behind. One that somebody serves, or something else in its place,
+// stays.
+void RemoveStaleUapiSocket(const std::string& name, const std::string& directory = kUapiDirectory);
+
 struct UapiServerOptions {
-  std::string directory = "/var/run/wireguard";  // made with mode 0755 if it is missing; `wg` has this one compiled in
-  std::string name;                              // of the interface
+  std::string directory = kUapiDirectory;  // made with mode 0755 if it is missing; `wg` has this one compiled in
+  std::string name;                        // of the interface
   // WG_UAPI_FD: a listening UNIX socket to serve in place of a new one. DIRECTORY/NAME.sock, if it is there, is taken
   // to be its file.
   Fd listening_socket;

@@ -87,6 +87,18 @@ TEST(UapiServer, ReplacesASocketThatNobodyServes_CONF96) {
   EXPECT_EQ(TestClient(SocketIn(directory)).Ask("get=1\n\n"), "errno=0\n\n");
 }
 
+TEST(RemoveStaleUapiSocket, RemovesOneThatNobodyServesAndNothingElse) {
+  TemporaryDirectory directory;
+  BindAt(SocketIn(directory), false).Close();
+  RemoveStaleUapiSocket("wg0", In(directory).directory);
+  EXPECT_THAT(FilesIn(directory), testing::IsEmpty());
+  RemoveStaleUapiSocket("wg0", In(directory).directory);  // nothing there
+
+  const Fd served = BindAt(SocketIn(directory), true);
+  RemoveStaleUapiSocket("wg0", In(directory).directory);
+  EXPECT_THAT(FilesIn(directory), testing::ElementsAre("wg0.sock"));
+}
+
 TEST(UapiServer, RefusesASocketThatSomebodyServesAndLeavesItAlone_CONF96) {
   TemporaryDirectory directory;
   const Fd other = BindAt(SocketIn(directory), true);

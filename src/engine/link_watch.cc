@@ -7,6 +7,7 @@
 #include <netlink/netlink.h>
 #include <netlink/socket.h>
 #include <sched.h>
+#include <sys/stat.h>
 
 #include <cerrno>
 #include <cstring>
@@ -31,6 +32,14 @@ nl_sock* OpenListener() {
   return socket;
 }
 
+// Entering a namespace takes CAP_SYS_ADMIN even where it is our own; a container has CAP_NET_ADMIN alone.
+bool IsOwnNamespace(int namespace_fd) {
+  struct stat ours{};
+  struct stat theirs{};
+  return stat("/proc/thread-self/ns/net", &ours) == 0 && fstat(namespace_fd, &theirs) == 0 &&
+         ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<LinkWatch>> LinkWatch::Open(int namespace_fd, const std::string& name) {
@@ -40,7 +49,7 @@ Result<std::unique_ptr<LinkWatch>> LinkWatch::Open(int namespace_fd, const std::
     watch->socket_ = OpenListener();
     watch->index_ = static_cast<int>(if_nametoindex(name.c_str()));
   };
-  if (namespace_fd < 0) {
+  if (namespace_fd < 0 || IsOwnNamespace(namespace_fd)) {
     open();
   } else {
     // A namespace belongs to a thread, and a socket to the namespace it was made in.
