@@ -3,6 +3,8 @@
 # test names; ADIT_JOBS says how many unit tests run at a time.
 #
 # Each suite appends to build/test/results one line per test: SUITE <tab> pass|fail|skip <tab> NAME <tab> REASON.
+# A namespace script says "scenario NN pass: SENTENCE" for each failure scenario (table in tests/netns/lab.sh) that holds;
+# those of scripts that passed are listed and counted.
 # A checklist row counts as asserted when a test that passed carries it: CONF12 in a unit test's name, or a line
 # "asserts CONF-12 CONF-13" printed by a namespace script or the simulation.
 #
@@ -14,6 +16,7 @@ cd "$(dirname "$(readlink -f "$0")")/.."
 filter=${1:-}
 jobs=${ADIT_JOBS:-$(nproc)}
 kChecklistRows=103
+kScenarios=63
 kSimulation=(--seeds 1000 --hours 1)
 kSimulationTimeout=600    # 120 s is the budget on two free cores; a busy machine may take longer without being wrong
 kNamespaceTimeout=180     # unless the script says "# timeout: SECONDS"
@@ -22,6 +25,7 @@ rm -rf "$out"
 mkdir -p "$out"
 : >"$out/results"
 : >"$out/asserted"
+: >"$out/scenarios"
 
 # record SUITE VERDICT NAME [REASON]
 record() {
@@ -120,6 +124,7 @@ namespace_test() {
     0)
       record "$3" pass "$name"
       asserted_in_log "$log"
+      grep -hE '^scenario [0-9]+ pass: ' "$log" >>"$out/scenarios" || true
       ;;
     77) record "$3" skip "$name" "$(tail -n 1 "$log" | sed 's/^skipped: //')" ;;
     *)
@@ -135,7 +140,7 @@ namespace_test() {
 namespaces() {
   local script preset start=$SECONDS ran=0
   for script in tests/netns/*.sh; do
-    [[ $script != */lib.sh && -f $script ]] || continue
+    [[ $script != */@(lib|lab).sh && -f $script ]] || continue
     matches "netns/${script##*/}" || continue
     ran=1
     namespace_test "$script" release namespaces
@@ -160,6 +165,8 @@ summary() {
     }' "$out/results"
   rows=$(awk -v rows=$kChecklistRows '$1 >= 1 && $1 <= rows && !seen[$1]++ { n++ } END { print n + 0 }' "$out/asserted")
   echo "$rows of $kChecklistRows checklist rows asserted"
+  sort -u -k2,2n "$out/scenarios"
+  echo "$(awk -v last=$kScenarios '$2 >= 1 && $2 <= last && !seen[$2 + 0]++ { n++ } END { print n + 0 }' "$out/scenarios") of $kScenarios scenarios asserted"
   awk -F'\t' '{ count[$2]++ }
     END { printf "%d passed, %d failed, %d skipped\n", count["pass"], count["fail"], count["skip"]
           exit !(count["pass"] > 0 && count["fail"] == 0) }' "$out/results"

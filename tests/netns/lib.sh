@@ -1,5 +1,6 @@
 # Sourced first by every script of this folder. A script is one test: it ends with 0 (passed), 77 (skipped; the reason is
-# its last line) or anything else (failed). tests/run.sh runs every *.sh here but this one; there is no other registration.
+# its last line) or anything else (failed). tests/run.sh runs every *.sh here but this one and lab.sh; there is no other
+# registration.
 #
 #   #!/usr/bin/env bash
 #   # What is shown, and the topology:
@@ -15,9 +16,9 @@
 #   check "the hosts reach each other" n alice ping -c 1 -W 2 192.0.2.2
 #   asserts 12 13            (checklist rows that this script holds)
 #
-# Sourcing this file restarts the script inside mount, process and network namespaces of its own, with an empty /run. So
-# nothing here can touch the machine's network, UAPI sockets of two tests never meet, and whatever the script started
-# dies with it, also when it is killed.
+# Sourcing this file restarts the script inside mount, process and network namespaces of its own, with an empty /run and
+# /var/lib and an /etc whose changes are the script's alone. So nothing here can touch the machine's network, UAPI sockets of
+# two tests never meet, and whatever the script started dies with it, also when it is killed.
 #
 # From the environment: ADIT, the program under test (default build/release/adit). For the script: $adit, the same, and
 # $tmp, an empty directory that goes away at the end.
@@ -39,7 +40,17 @@ if [[ -z ${ADIT_TEST_ID:-} ]]; then
 fi
 
 mount -t tmpfs -o mode=755 tmpfs /run
-mkdir -p /run/hosts
+mkdir -p /run/hosts /run/etc/{upper,work}
+mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work /etc 2>/dev/null || {
+  cp -a /etc /run/etc/copy  # a kernel without overlays
+  mount --bind /run/etc/copy /etc
+}
+if mountpoint -q /etc/resolv.conf; then  # a container's; the test has its own
+  cat /etc/resolv.conf >/run/etc/resolv.conf
+  umount /etc/resolv.conf
+  cp /run/etc/resolv.conf /etc/resolv.conf
+fi
+mount -t tmpfs -o mode=755 tmpfs /var/lib
 ip link set lo up
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)

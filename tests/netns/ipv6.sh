@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# IPv6 beside a tunnel that has none, and machines without it. Topology and oracle: lab.sh.
+#
+# timeout: 90
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lab.sh"
+lab_up
+
+scenario 14 "a tunnel without IPv6: IPv6 connections fail at once with EHOSTUNREACH, and nothing leaves"
+oracle_start
+control "without a tunnel IPv6 leaves" sees c tcp 2001:db8::1 fd00:1::2
+oracle_stop
+control "... and the oracle says so" leaks "dst host 2001:db8::1"
+for allowed in "0.0.0.0/0" "0.0.0.0/0, ::/0"; do
+  addresses="10.9.0.2/24"
+  client_conf
+  check "up with AllowedIPs = $allowed and an IPv4 address only" adit_up
+  oracle_start
+  for kind in tcp udp; do check "$kind: EHOSTUNREACH" gets c $kind 2001:db8::1 EHOSTUNREACH; done
+  # The fastest of five: a busy machine may be late, a refusal that waits for something is never fast.
+  fastest() { for _ in 1 2 3 4 5; do took "$(ask c tcp 2001:db8::1)"; done | sort -n | head -n 1; }
+  check "... in less than 10 ms" test "$(fastest)" -lt 10000
+  check "IPv4 goes through the tunnel" sees c tcp 8.8.8.8 10.9.0.2
+  check "the LAN's IPv6 is kept" sees c tcp fd00:1::77 fd00:1::2
+  check "the oracle saw everything" oracle_stop
+  check "nothing leaked" clean
+  check "down" adit_down
+done
+passes
+
+scenario 15 "no IPv6 on the machine (disable_ipv6=1): up succeeds, the configuration's IPv6 address is a warning"
+addresses="10.9.0.2/24, fd09::2/64"
+client_conf
+check "up with IPv6" adit_up
+control "there: no such warning" fails grep -q 'IPv6 is switched off' <(a status wg0)
+control "there: IPv6 works" sees c tcp 2001:db8::1 fd09::2
+check "down" adit_down
+set_sysctl c net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
+snapshot c
+check "up without" adit_up
+check "IPv4 works" sees c tcp 8.8.8.8 10.9.0.2
+check "the status says what was left out" grep -q 'IPv6 is switched off' <(a status wg0)
+oracle_start
+check_fails "IPv6 is refused" ask c tcp 2001:db8::1
+oracle_stop
+check "nothing leaked" clean
+check "down" adit_down
+check "... leaves everything as before" unchanged c
+set_sysctl c net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0
+passes

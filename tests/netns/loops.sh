@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# The engine's own packets never go into the tunnel: endpoint inside the allowed IPs, no route to it, endpoint on the LAN.
+# Topology and oracle: lab.sh.
+#
+# timeout: 90
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lab.sh"
+require_tools ping
+lab_up
+
+outer="udp and dst port $kTunnelPort and dst host 203.0.113.10"
+# In front of our rules, one that sends what carries the engine's mark into the tunnel: what a rule set without loop avoidance does.
+break_mark() { in_host c ip rule add priority 100 fwmark 0x1000/0x3000 lookup 30568; }
+mend_mark() { in_host c ip rule delete priority 100; }
+ping_c() { in_host c ping -q -W 2 "$@"; }
+
+scenario 1 "an endpoint inside the allowed IPs does not loop: one outer packet a ping, none in the tunnel"
+client_conf
+check "up" adit_up
+check "the endpoint's own address is reached through the tunnel" sees c udp 203.0.113.10 10.9.0.2
+oracle_start
+check "1000 pings" ping_c -c 1000 -i 0.002 8.8.8.8
+check "the oracle saw everything" oracle_stop
+check "one outer packet a ping" at_least 1000 "$outer"
+check "... and not more than a handshake beside them" no_more_than 1010 "$outer"
+check "... and nothing but them" clean
+oracle_start c wg0 out
+check "100 pings" ping_c -c 100 -i 0.002 8.8.8.8
+check "the oracle saw everything" oracle_stop
+check "the tunnel carries the pings" at_least 100 "icmp"
+check "... and none of the engine's own packets" no_more_than 0 "$outer"
+break_mark
+oracle_start c wg0 out
+ping_c -c 5 -i 0.1 -W 1 8.8.8.8 >/dev/null || true
+oracle_stop
+control "without the mark's rule they are in the tunnel" at_least 1 "$outer"
+mend_mark
+check "with it the tunnel works again" wait_for 3 ping_c -c 1 -W 1 8.8.8.8
+passes
+
+scenario 2 "without a default route the engine's packets are refused, not looped; with it the tunnel is back in 2 s"
+oracle_start c wg0 out
+in_host c ip route delete default
+check_fails "no answer" ping_c -c 5 -i 0.1 -W 1 8.8.8.8
+in_host c ip route add default via 192.168.1.1
+check "... and with the route it is back in 2 s" wait_for 2 ping_c -c 1 -W 1 8.8.8.8
+check "the oracle saw everything" oracle_stop
+check "none of the engine's packets went into the tunnel" no_more_than 0 "$outer"
+break_mark
+oracle_start c wg0 out
+ping_c -c 5 -i 0.1 -W 1 8.8.8.8 >/dev/null || true
+oracle_stop
+control "without the mark's rules they did" at_least 1 "$outer"
+mend_mark
+check "down" adit_down
+passes
+
+scenario 4 "the endpoint is the LAN's gateway, or a host of the LAN: the tunnel comes up and the LAN stays"
+stop server
+for where in r l; do
+  start_server "$where"
+  endpoint=$([[ $where == r ]] && echo 192.168.1.1 || echo 192.168.1.77):$kTunnelPort
+  client_conf
+  check "up, endpoint $endpoint" adit_up
+  check "the tunnel carries" ping_c -c 2 -i 0.05 10.9.0.1
+  check "another host of the LAN is reached beside it" sees c tcp 192.168.1.66 192.168.1.2
+  check "... and so is the endpoint's own host" sees c tcp "${endpoint%:*}" 192.168.1.2
+  break_mark
+  control "without the mark's rule: nothing" fails ping_c -c 3 -i 0.1 -W 1 10.9.0.1
+  mend_mark
+  check "down" adit_down
+  stop server
+done
+passes
