@@ -93,6 +93,11 @@ SendVerdict BeginSend(const std::shared_ptr<Peer>& peer, std::size_t count, bool
   }
   if (!first) {
     RequestHandshake(*peer, now);
+    // A response of ours may have been the last handshake message: if it is never confirmed, nobody else will try again
+    // for what waits now.
+    if (!peer->wants_handshake && !peer->timers.IsSet(Timer::kRetransmitHandshake)) {
+      peer->timers.OnHandshakeInitiated(*peer->last_handshake_sent_at, jitter.UpTo(limits.handshake_jitter));
+    }
     wake_control |= NotifyIfNeeded(peer, inbox);
     return SendVerdict::kNeedsHandshake;
   }

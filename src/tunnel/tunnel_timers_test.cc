@@ -131,6 +131,36 @@ TEST_F(TunnelTimers, AResponseCountsAsAHandshakeSent_CONF36) {
   EXPECT_EQ(InitiationsOf(bob()).size(), 1u);
 }
 
+// Bob has responded, so he may not initiate; and what would confirm his session never comes.
+TEST_F(TunnelTimers, APacketAfterAnUnconfirmedResponseWaitsFiveSecondsAndNotForever_CONF36_CONF37) {
+  alice().Send(TestPair::ToBob());
+  bob().Receive(alice().TakeOne());
+  pair_.Lose();
+  const Instant responded = now();
+  pair_.clock.boot += 1s;
+  bob().Send(TestPair::ToAlice());
+  alice().can_send = false;
+  pair_.PassInSilence(4s - 1ns);
+  EXPECT_TRUE(InitiationsOf(bob()).empty());
+  pair_.PassInSilence(kJitter + 1ns);
+  ASSERT_EQ(InitiationsOf(bob()).size(), 1u);
+  EXPECT_GE(InitiationsOf(bob()).front(), responded + 5s);
+  pair_.PassInSilence(200s);
+  EXPECT_EQ(InitiationsOf(bob()).size(), 19u);  // the response was the first turn
+  EXPECT_TRUE(bob().peer()->staged.empty());
+}
+
+TEST_F(TunnelTimers, AConfirmationInTimeMakesThatHandshakeNeedless) {
+  alice().Send(TestPair::ToBob());
+  bob().Receive(alice().TakeOne());
+  pair_.clock.boot += 1s;
+  bob().Send(TestPair::ToAlice());
+  pair_.Drive();
+  pair_.Pass(8s);
+  EXPECT_TRUE(InitiationsOf(bob()).empty());
+  EXPECT_EQ(alice().received.size(), 1u);
+}
+
 TEST_F(TunnelTimers, ARetryLetsTheKernelChooseTheSource_CONF38_CONF89) {
   pair_.Connect();
   const Endpoint sticky = alice().peer()->endpoint.value();
@@ -277,6 +307,23 @@ TEST_F(TunnelTimers, TurningThePersistentKeepaliveOnSendsOneAtOnce_CONF47) {
   EXPECT_TRUE(alice().sent[0].is_keepalive());
   alice().SetKeepalive(bob().public_key(), 20s);  // it was on already
   EXPECT_EQ(alice().sent.size(), 1u);
+}
+
+// At once is as soon as the five seconds after our last handshake message are over (paper, 6.4).
+TEST_F(TunnelTimers, APersistentKeepaliveAfterAnUnconfirmedResponseBeginsAHandshake_CONF36_CONF47) {
+  alice().Send(TestPair::ToBob());
+  bob().Receive(alice().TakeOne());
+  pair_.Lose();  // the response, and with it whatever would have confirmed it
+  const Instant responded = now();
+  pair_.clock.boot += 2s;
+  bob().SetKeepalive(alice().public_key(), 25s);
+  bob().SetKeepalive(alice().public_key(), 30s);  // is not a second beginning
+  EXPECT_TRUE(InitiationsOf(bob()).empty());
+  alice().can_send = false;
+  pair_.PassInSilence(3s + kJitter);
+  const auto times = InitiationsOf(bob());
+  ASSERT_EQ(times.size(), 1u);
+  EXPECT_GE(times.front(), responded + 5s);
 }
 
 TEST_F(TunnelTimers, KeepsSilenceNoLongerThanThePersistentKeepalive_CONF47) {

@@ -81,7 +81,10 @@ void Network::Send(HostId from, std::vector<Datagram> run) {
   const HostId owner = OwnerOf(to);
   if (owner == kNobody || owner == from) {
     for (const Datagram& datagram : run) {
-      if (to == Stranger(to.ip.is_v6())) bytes_to_stranger_ += datagram.bytes.size();
+      // Answers only: whoever passes on an authentic packet from his own address is sent what its sender would be.
+      const auto type = ParseMessage(datagram.bytes);
+      const bool is_answer = type == MessageType::kResponse || type == MessageType::kCookieReply;
+      if (is_answer && to == Stranger(to.ip.is_v6())) bytes_to_stranger_ += datagram.bytes.size();
     }
     counts_.undeliverable += run.size();
     return;

@@ -71,6 +71,7 @@ class Network {
 
   // An address that is nobody's host: what is sent there and from there is counted, and the rest is silence.
   static SocketAddress Stranger(bool is_v6);
+  // Of handshake messages that answer.
   std::uint64_t bytes_to_stranger() const { return bytes_to_stranger_; }
   std::uint64_t bytes_from_stranger() const { return bytes_from_stranger_; }
   const NetworkCounts& counts() const { return counts_; }

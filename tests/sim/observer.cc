@@ -88,6 +88,7 @@ void Observer::OnPersistentKeepalive(HostId host, HostId remote, Duration interv
   p.keepalive = interval;
   p.keepalive_since = now();
   p.keepalive_excused_until = now() + slack_;
+  ExpectKeepaliveAtOnce(host, p);
 }
 
 void Observer::OnUp(HostId host) {
@@ -95,8 +96,25 @@ void Observer::OnUp(HostId host) {
   for (HostId remote = 0; remote < hosts_.size(); ++remote) {
     pair(host, remote).keepalive_since = now();
     pair(host, remote).keepalive_excused_until = now() + slack_;
+    ExpectKeepaliveAtOnce(host, pair(host, remote));
   }
   Activity(host);
+}
+
+// A keepalive, or the handshake that it needs first, as soon as that may be sent (checklist, 36 and 47).
+void Observer::ExpectKeepaliveAtOnce(HostId host, Pair& p) {
+  p.keepalive_due.reset();
+  if (p.keepalive == Duration(0) || !p.is_configured || !hosts_[host].is_up) return;
+  p.keepalive_due = IsCurrentValid(host, p) ? now() : HandshakeDue(p);
+}
+
+// When a handshake that something waits for must have begun: at once, or when our last handshake message is old enough.
+// If that was a response, it is the first turn of an attempt.
+Instant Observer::HandshakeDue(Pair& p) {
+  if (now() >= NextTurn(p)) return now();
+  if (!p.is_attempting) p.turns_in_attempt = 1;
+  p.is_attempting = true;
+  return NextTurn(p) + limits_.handshake_jitter;
 }
 
 void Observer::OnDown(HostId host) {
@@ -105,7 +123,9 @@ void Observer::OnDown(HostId host) {
     EndSessions(host, remote);
     Pair& p = pair(host, remote);
     p.handshake_sent_at.reset();
+    p.is_attempting = false;
     p.handshake_due.reset();
+    p.keepalive_due.reset();
     p.owed_since.reset();
     p.unanswered_since.reset();
   }
@@ -122,6 +142,7 @@ void Observer::OnResumed(HostId host) {
     p.keepalive_since = now();
     p.keepalive_excused_until = now() + slack_;
     p.handshake_due.reset();
+    p.keepalive_due.reset();
   }
   Activity(host);
 }
@@ -131,7 +152,7 @@ void Observer::OnInnerPacket(HostId host, HostId remote, bool has_endpoint) {
   Activity(host);
   if (!p.is_configured || !hosts_[host].is_up) return;
   OnStimulus(host, p);
-  if (!IsCurrentValid(host, p) && has_endpoint && now() >= NextTurn(p) && !p.handshake_due) p.handshake_due = now();
+  if (!IsCurrentValid(host, p) && has_endpoint && !p.handshake_due) p.handshake_due = HandshakeDue(p);
 }
 
 void Observer::OnFlush(HostId host, HostId remote) {
@@ -167,7 +188,6 @@ void Observer::EndSessions(HostId host, HostId remote) {
     slot->reset();
   }
   p.open_index.reset();
-  p.is_attempting = false;
   p.confirmation_due.reset();
 }
 
@@ -207,6 +227,7 @@ void Observer::Promote(HostId host, HostId remote) {
   p.is_attempting = false;
   p.installed_at = now();
   p.handshake_due.reset();
+  p.keepalive_due.reset();  // the peer's packet has set the timer
 }
 
 bool Observer::IsCurrentValid(HostId host, const Pair& p) const {
@@ -254,7 +275,8 @@ std::uint64_t Observer::OnDataLeaves(HostId host, HostId remote, Bytes message, 
     sealed->second = counter;
   }
 
-  if (is_keepalive && now() > p.keepalive_excused_until && !p.owed_since && !p.confirmation_due) {
+  const bool is_passive = p.owed_since && now() - *p.owed_since >= limits_.keepalive_timeout - slack_;
+  if (is_keepalive && now() > p.keepalive_excused_until && !is_passive && !p.confirmation_due) {
     const bool is_persistent = p.keepalive > Duration(0) && p.either_way_at && now() - *p.either_way_at >= p.keepalive;
     const bool is_another = p.other_keepalives > 0 && now() >= p.another_keepalive_from;
     if (is_another) {
@@ -266,7 +288,7 @@ std::uint64_t Observer::OnDataLeaves(HostId host, HostId remote, Bytes message, 
   }
   // Data that came after the first may be acknowledged once more, KEEPALIVE_TIMEOUT later (checklist, 43); and again if
   // it came while the keepalive was on its way from one thread to another.
-  if (is_keepalive && p.owed_since && p.owes_more) {
+  if (is_keepalive && p.owed_since && (p.owes_more || !is_passive)) {
     p.another_keepalive_from = now() + limits_.keepalive_timeout - slack_;
     p.other_keepalives = 2;
   }
@@ -307,6 +329,8 @@ std::uint64_t Observer::OnHandshakeLeaves(HostId host, HostId remote, Bytes mess
       original.session = session_by_local_index_[host].at(response.sender_index);
     }
     p.handshake_sent_at = now();
+    // A response takes the turn of the initiation that was due.
+    if (p.handshake_due) p.handshake_due = NextTurn(p) + limits_.handshake_jitter;
     OnAuthenticSent(p);
   }
   originals_.push_back(original);
@@ -353,6 +377,7 @@ void Observer::OnInitiationLeaves(HostId host, HostId remote, const InitiationMe
   p.gives_way = Duration(0);
   const Duration silence = limits_.keepalive_timeout + limits_.rekey_timeout;
   if (p.unanswered_since && now() - *p.unanswered_since >= silence) p.unanswered_since.reset();
+  p.turns_in_attempt = p.is_attempting ? p.turns_in_attempt + 1 : 1;
   p.open_index = message.sender_index;
   p.is_attempting = true;
   p.handshake_due.reset();
@@ -368,6 +393,7 @@ void Observer::OnAuthenticSent(Pair& p) {
   ExcuseKeepalive(p);
   p.owed_since.reset();
   p.owes_more = false;
+  p.keepalive_due.reset();
   p.either_way_at = now();
 }
 
@@ -573,6 +599,7 @@ void Observer::HandleInitiation(HostId host, const Arrived& arrived, bool is_und
   session.side(host).since = now();
   session_by_local_index_[host][response.sender_index] = id;
   InstallAsResponder(host, remote, id);
+  ++p.turns_in_attempt;
   const bool have_crossed = p.open_index.has_value();
   p.gives_way = have_crossed && p.remote_key < hosts_[host].key ? kCrossedHandshakeDelay : Duration(0);
   p.open_index.reset();
@@ -681,6 +708,16 @@ void Observer::Sweep(HostId host, const Snapshot& snapshot) {
       Violate(Check::kHandshakeStarts, host, "a packet waits for host {} and no handshake was begun", peer.remote);
     }
     if (!peer.endpoint || IsCurrentValid(host, p)) p.handshake_due.reset();
+    if (!peer.endpoint) p.keepalive_due.reset();
+    const bool may_retry =
+        p.is_attempting && p.handshake_sent_at && p.turns_in_attempt <= limits_.max_handshake_retries;
+    if (may_retry && peer.endpoint && is_late(NextTurn(p), limits_.handshake_jitter)) {
+      Violate(Check::kHandshakeStarts, host, "no answer of host {} to initiation {}, and no retry", peer.remote,
+              p.turns_in_attempt);
+    }
+    if (is_late(p.keepalive_due, Duration(0)) && peer.endpoint) {
+      Violate(Check::kPersistentKeepalive, host, "nothing was sent to host {} when its keepalive began", peer.remote);
+    }
     if (is_late(p.owed_since, limits_.keepalive_timeout)) {
       const bool was_given_up = p.initiations_since_stimulus > limits_.max_handshake_retries;
       if (IsCurrentValid(host, p) && !was_given_up && limits_.reject_after_messages == kRejectAfterMessages) {

@@ -139,7 +139,8 @@ class Observer {
     std::optional<Instant> accepted_initiation_at;
     bool is_attempting = false;                // an initiation was sent and no session confirmed since
     std::optional<Instant> handshake_sent_at;  // initiation or response
-    Duration gives_way{0};  // how much longer than REKEY_TIMEOUT the next one waits, after two that crossed
+    Duration gives_way{0};          // how much longer than REKEY_TIMEOUT the next one waits, after two that crossed
+    unsigned turns_in_attempt = 0;  // initiations, and responses that took a retry's turn
     unsigned initiations_since_stimulus = 0;
     unsigned allowed_initiations = 0;
     std::optional<Instant> owed_since;  // data came, nothing went back
@@ -150,6 +151,7 @@ class Observer {
     std::optional<Instant> either_way_at;
     std::optional<Instant> confirmation_due;
     std::optional<Instant> handshake_due;
+    std::optional<Instant> keepalive_due;  // turned on just now, or the interface came up
     Instant keepalive_excused_until;
   };
 
@@ -180,6 +182,8 @@ class Observer {
   void Promote(HostId host, HostId remote);
   bool IsCurrentValid(HostId host, const Pair& p) const;
   void OnStimulus(HostId host, Pair& p);
+  void ExpectKeepaliveAtOnce(HostId host, Pair& p);
+  Instant HandshakeDue(Pair& p);
   void OnAuthenticReceived(HostId host, Pair& p);
   void OnAuthenticSent(Pair& p);
   void ExcuseKeepalive(Pair& p);
