@@ -23,16 +23,16 @@ constexpr Duration kStopTimeout = 60s;
 constexpr auto kGonePoll = std::chrono::milliseconds(2);
 constexpr auto kGoneTimeout = std::chrono::seconds(10);
 
-bool HasLeftovers(const RunFiles& files) {
+bool HasLeftovers(const std::string& name, const RunFiles& files) {
   return access(files.journal.c_str(), F_OK) == 0 || access(files.socket.c_str(), F_OK) == 0 ||
-         access(files.lock.c_str(), F_OK) == 0 || access(files.dns.c_str(), F_OK) == 0;
+         access(files.lock.c_str(), F_OK) == 0 || HasLeftDns(name, files);
 }
 
 // REQUIRES: the lock is held, so nobody runs it.
 Outcome RemoveLeftovers(const std::string& name, const RunFiles& files) {
   if (const auto cleaned = Cleanup(files.journal); !cleaned) return FailFrom(cleaned.error());
   Loop loop;
-  if (const auto removed = RemoveDns(loop, name, files); !removed) PrintWarning(removed.error().message);
+  if (const auto removed = RemoveLeftDns(loop, name, files); !removed) PrintWarning(removed.error().message);
   unlink(files.socket.c_str());
   RemoveStaleUapiSocket(name);
   return {};
@@ -49,7 +49,7 @@ Outcome RunCleanup(const CleanupCommand& command) {
   if (!target) return std::unexpected(target.error());
   const std::string& name = target->interface_name;
   const RunFiles files = RunFilesOf(name);
-  if (!HasLeftovers(files)) {
+  if (!HasLeftovers(name, files)) {
     fmt::print("nothing of {} is left behind\n", name);
     return {};
   }
@@ -69,7 +69,7 @@ Outcome RunDown(const DownCommand& command) {
   if (!target) return std::unexpected(target.error());
   const std::string& name = target->interface_name;
   const RunFiles files = RunFilesOf(name);
-  if (!HasLeftovers(files)) return NotRunning(name);
+  if (!HasLeftovers(name, files)) return NotRunning(name);
 
   const auto answer = AskTunnel(files.socket, "stop", kStopTimeout);
   if (!answer && answer.error().code == EACCES) {

@@ -57,6 +57,19 @@ std::string Join(const Json& list) {
   return result.empty() ? "(none)" : result;
 }
 
+// "10.64.0.1 (corp.example) by systemd-resolved", and what is wrong with it.
+std::string DnsToText(const Json& servers, const Json& resolver) {
+  const auto backend = resolver["backend"].get<std::string>();
+  if (servers.empty() && resolver["search"].empty()) return backend;
+  std::string text = Join(servers);
+  if (!resolver["search"].empty()) text += fmt::format(" ({})", Join(resolver["search"]));
+  text += " by " + backend;
+  if (resolver["repairs"] != 0) text += fmt::format(", put right {} times", resolver["repairs"].dump());
+  if (resolver["health"] != "good") text += ", " + resolver["health"].get<std::string>();
+  if (const auto detail = resolver["detail"].get<std::string>(); !detail.empty()) text += ": " + detail;
+  return text;
+}
+
 std::string PeerToText(const Json& peer, std::int64_t now, const Paint& paint) {
   std::string text;
   const auto line = [&](std::string_view label, std::string_view value) {
@@ -100,7 +113,14 @@ Json StatusToJson(const TunnelFacts& facts, const DeviceStatus& device, const En
   }
   json["listen_port"] = device.listen_port;
   json["fwmark"] = device.fwmark;
-  json["dns"] = facts.dns;
+  json["dns"] = facts.dns.servers;
+  if (!facts.dns.backend.empty()) {
+    json["resolver"] = {{"backend", facts.dns.backend},
+                        {"health", facts.dns.health},
+                        {"detail", facts.dns.detail},
+                        {"repairs", facts.dns.repairs},
+                        {"search", facts.dns.search_domains}};
+  }
   json["routing"] = facts.routing;
   json["warnings"] = facts.warnings;
   json["engine"] = {{"is_up", engine.is_up},
@@ -134,7 +154,7 @@ std::string StatusToText(const Json& status, std::int64_t now, bool colour) {
   if (status["fwmark"] != 0) line("fwmark", fmt::format("{:#x}", status["fwmark"].get<std::uint32_t>()));
   line("addresses", Join(status["addresses"]));
   line("mtu", status["mtu"].dump());
-  if (!status["dns"].empty()) line("dns", Join(status["dns"]));
+  if (status.contains("resolver")) line("dns", DnsToText(status["dns"], status["resolver"]));
 
   const Json& engine = status["engine"];
   constexpr std::array<std::pair<const char*, const char*>, 6> kOffloads = {{{"tun_vnet_hdr", "tun vnet-hdr"},

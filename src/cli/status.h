@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/time.h"
+#include "cli/dns.h"
 #include "config/device.h"
 #include "engine/engine.h"
 
@@ -24,7 +25,7 @@ struct TunnelFacts {
   unsigned mtu = 0;
   std::vector<std::string> addresses;
   std::vector<std::string> routing;  // the operations in force, as `adit check` prints them
-  std::vector<std::string> dns;      // servers handed to resolvconf
+  DnsReport dns;
   std::vector<std::string> warnings;
   std::map<PublicKey, std::string> peer_names;
 };

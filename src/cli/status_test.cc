@@ -93,6 +93,22 @@ TEST(Status, TextReadsLikeWgShow) {
               HasSubstr("\x1b["));
 }
 
+TEST(Status, SaysByWhichWayNamesAreLookedUpAndWhatIsWrong) {
+  Sample sample = MakeSample();
+  const auto text = [&] {
+    return StatusToText(StatusToJson(sample.facts, sample.device, sample.engine, false), 1100, false);
+  };
+  EXPECT_THAT(text(), Not(HasSubstr("dns:")));
+  sample.facts.dns = {"resolv.conf", "good", "", 0, {"10.0.0.53", "fd00::53"}, {"corp.example"}};
+  EXPECT_THAT(text(), HasSubstr("dns: 10.0.0.53, fd00::53 (corp.example) by resolv.conf\n"));
+  sample.facts.dns.health = "degraded";
+  sample.facts.dns.detail = "somebody writes it";
+  sample.facts.dns.repairs = 5;
+  EXPECT_THAT(text(), HasSubstr("by resolv.conf, put right 5 times, degraded: somebody writes it\n"));
+  sample.facts.dns = {"off", "", "", 0, {}, {}};
+  EXPECT_THAT(text(), HasSubstr("dns: off\n"));
+}
+
 TEST(Status, DeviceWithoutAKeyHasNone) {
   const Sample sample = MakeSample();
   DeviceStatus device = sample.device;

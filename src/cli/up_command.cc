@@ -7,12 +7,13 @@
 //   5. endpoint names to addresses           -
 //   6. plan the routing, configure peers     -
 //   7. addresses, MTU, link, routes, rules   Routing::Down, by the journal
-//   8. DNS                                   resolvconf -d
+//   8. DNS                                   TunnelDns::Remove
 //   9. PostUp                                PreDown comes first on the way down, PostDown last
 //
 // Each wait runs the loop, so that hooks can use `wg` on the device and `adit down` is heard at any time.
 #include "cli/up_command.h"
 
+#include <net/if.h>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
@@ -59,12 +60,13 @@ constexpr std::uint16_t kWaitKeepaliveSeconds = 25;
 
 class TunnelRun {
  public:
-  TunnelRun(ConfTarget target, LoadedConf loaded, EngineSettings settings)
+  TunnelRun(ConfTarget target, LoadedConf loaded, EngineSettings settings, std::optional<DnsKind> dns_kind)
       : file_(std::filesystem::absolute(target.file).lexically_normal().string()),
         name_(std::move(target.interface_name)),
         files_(RunFilesOf(name_)),
         conf_(std::move(loaded.conf)),
         settings_(std::move(settings)),
+        dns_kind_(dns_kind),
         loop_([this] { reload_is_wanted_ = true; }) {
     facts_.name = name_;
     facts_.file = file_;
@@ -91,6 +93,7 @@ class TunnelRun {
   Outcome Configure();
   Outcome ApplyRouting(const Plan& plan);
   Outcome WaitForHandshake(std::chrono::seconds wait);
+  void ApplyDns();
   void Reload();
   void Warn(const std::string& text);
   std::string StatusLine(bool show_keys) const;
@@ -101,6 +104,7 @@ class TunnelRun {
   const RunFiles files_;
   ConfFile conf_;
   EngineSettings settings_;
+  const std::optional<DnsKind> dns_kind_;
   TunnelFacts facts_;
   bool reload_is_wanted_ = false;
   bool was_up_ = false;
@@ -113,6 +117,7 @@ class TunnelRun {
   std::unique_ptr<ControlSocket> control_;
   std::vector<std::optional<SocketAddress>> endpoints_;
   std::unique_ptr<Routing> routing_;
+  std::unique_ptr<TunnelDns> dns_;
 };
 
 void TunnelRun::Warn(const std::string& text) {
@@ -122,7 +127,9 @@ void TunnelRun::Warn(const std::string& text) {
 
 std::string TunnelRun::StatusLine(bool show_keys) const {
   if (!engine_) return nlohmann::ordered_json{{"name", name_}, {"state", facts_.state}}.dump();
-  return StatusToJson(facts_, engine_->GetDevice(), engine_->GetEngine(), show_keys).dump();
+  TunnelFacts facts = facts_;
+  if (dns_) facts.dns = dns_->report();
+  return StatusToJson(facts, engine_->GetDevice(), engine_->GetEngine(), show_keys).dump();
 }
 
 Outcome TunnelRun::CheckNotEnded() const {
@@ -150,13 +157,18 @@ Outcome TunnelRun::TakeName() {
   lock_.emplace(std::move(*lock));
 
   const bool had_journal = access(files_.journal.c_str(), F_OK) == 0;
-  const bool had_dns = access(files_.dns.c_str(), F_OK) == 0;
+  const bool had_dns = HasLeftDns(name_, files_);
+  if (const auto removed = RemoveEarlierBoots(SystemResolvPaths()); !removed) {
+    Warn(removed.error().message);
+  } else if (*removed) {
+    PrintWarning("the machine went down while a tunnel was up; resolv.conf is as it was before that tunnel");
+  }
   if (!had_journal && !had_dns) return {};
   if (auto cleaned = Cleanup(files_.journal); !cleaned) {
     return FailWith(ExitCode::kFailure, "an earlier run of {} crashed and cannot be cleaned up: {}", name_,
                     cleaned.error().message);
   }
-  if (auto cleaned = RemoveDns(loop_, name_, files_); !cleaned) Warn(cleaned.error().message);
+  if (auto cleaned = RemoveLeftDns(loop_, name_, files_); !cleaned) Warn(cleaned.error().message);
   PrintWarning(fmt::format("an earlier run of {} did not end cleanly; what it left behind is removed", name_));
   return {};
 }
@@ -259,6 +271,14 @@ Outcome TunnelRun::WaitForHandshake(std::chrono::seconds wait) {
                   "no handshake within {} s: is the endpoint right, and does the peer know our key?", wait.count());
 }
 
+// The tunnel works without; what does not is in the status.
+void TunnelRun::ApplyDns() {
+  dns_ = std::make_unique<TunnelDns>(loop_, files_, ToDnsSettings(conf_, name_));
+  dns_->Apply(dns_kind_, if_nametoindex(name_.c_str()));
+  const DnsReport report = dns_->report();
+  if (report.health == "degraded") PrintWarning(fmt::format("DNS: {}", report.detail));
+}
+
 Outcome TunnelRun::BringUp(const std::optional<std::chrono::seconds>& wait) {
   for (const std::string& warning : facts_.warnings) PrintWarning(warning);
   if (auto done = TakeName(); !done) return done;
@@ -271,15 +291,7 @@ Outcome TunnelRun::BringUp(const std::optional<std::chrono::seconds>& wait) {
     if (auto fine = CheckNotEnded(); !fine) return fine;
     return done;
   }
-  if (!conf_.interface.dns_servers.empty() || !conf_.interface.dns_search_domains.empty()) {
-    const auto applied = ApplyDns(loop_, conf_.interface, name_, files_);
-    if (!applied) return FailWith(ExitCode::kFailure, "{}", applied.error().message);
-    if (*applied) {
-      for (const IpAddress& server : conf_.interface.dns_servers) facts_.dns.push_back(server.ToString());
-    } else {
-      Warn("DNS = is not applied: there is no resolvconf on this machine, names are looked up as before");
-    }
-  }
+  ApplyDns();
   if (auto ran = RunHooks(loop_, HookPhase::kPostUp, conf_.interface.post_up, name_); !ran) {
     if (auto fine = CheckNotEnded(); !fine) return fine;
     return FailWith(ExitCode::kFailure, "{}", ran.error().message);
@@ -350,7 +362,8 @@ Status TunnelRun::TakeDown() {
     if (!conf_.interface.fwmark) device.fwmark = 0;
     note(SaveConf(WithDeviceStatus(conf_, device), file_));
   }
-  if (lock_) note(RemoveDns(loop_, name_, files_));
+  if (dns_) note(dns_->Remove());
+  dns_.reset();
   if (routing_) note(routing_->Down());
   routing_.reset();
   uapi_.reset();
@@ -374,6 +387,8 @@ Outcome RunUp(const UpCommand& command) {
   }
   auto settings = EngineSettingsFromEnvironment();
   if (!settings) return FailWith(ExitCode::kUsage, "{}", settings.error().message);
+  const auto dns_kind = DnsKindFromEnvironment();
+  if (!dns_kind) return FailWith(ExitCode::kUsage, "{}", dns_kind.error().message);
   InitializeCrypto();
   auto loaded = LoadConf(target->file);
   if (!loaded) return std::unexpected(loaded.error());
@@ -387,7 +402,7 @@ Outcome RunUp(const UpCommand& command) {
   SetUpLog(target->interface_name, environment->log_level);
   for (const std::string& warning : environment->warnings) spdlog::warn("{}", warning);
 
-  TunnelRun run(std::move(*target), std::move(*loaded), std::move(*settings));
+  TunnelRun run(std::move(*target), std::move(*loaded), std::move(*settings), *dns_kind);
   Outcome up = run.BringUp(command.wait);
   if (up) {
     const char* log_file = std::getenv("WG_LOG_FILE");

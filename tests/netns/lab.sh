@@ -76,16 +76,16 @@
 #   49  SO_BINDTODEVICE                            -
 #   50  flow opened before up                      -
 #   51  LAN resolver closed                        -
-#   52  resolved restarts                          -
-#   53  resolv.conf trampled                       -
-#   54  crash with resolv.conf written; stale backup -
+#   52  resolved restarts                          dns.sh             stand-in for systemd-resolved on a private bus
+#   53  resolv.conf trampled                       dns.sh
+#   54  crash with resolv.conf written; stale backup dns.sh
 #   55  MTU black hole                             -
 #   56  roaming to a smaller MTU                   -
 #   57  missing rights, missing tools              refusals.sh
 #   58  20,000 allowed IPs                         -
 #   59  old kernel                                 -
 #   60  captive portal                             -
-#   61  DNS step fails                             -
+#   61  DNS step fails                             dns.sh
 #   62  tentative addresses during DAD             -
 #   63  two kill switches, and a foreign one       -
 

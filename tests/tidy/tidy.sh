@@ -17,14 +17,15 @@ declare -A layer=(
   [tun]="base"
   [udp]="base"
   [routing]="base config crypto"
+  [dns]="base config"
   [engine]="base crypto config tunnel tun udp"
   [control]="base config crypto"
-  [cli]="base crypto config tunnel tun udp routing engine control"
+  [cli]="base crypto config tunnel tun udp routing dns engine control"
 )
 
 # In these folders only doors make system calls or read clocks. engine, control and cli are I/O throughout.
-kPureFolders='src/(base|crypto|config|tunnel|tun|udp|routing)/'
-kDoors='src/(base/fd\.h|tun/device\.(cc|h)|udp/socket\.(cc|h)|routing/(netlink|netns|links|journal|sysctl|take_snapshot)\.cc)'
+kPureFolders='src/(base|crypto|config|tunnel|tun|udp|routing|dns)/'
+kDoors='src/(base/fd\.h|tun/device\.(cc|h)|udp/socket\.(cc|h)|routing/(netlink|netns|links|journal|sysctl|take_snapshot)\.cc|dns/(resolv_file|resolvconf|resolved|resolver)\.(cc|h))'
 # State that data threads share with the control thread. Nothing else below the engine knows of threads.
 kShared='src/(tunnel/(drop|exchange|handshake_queue|index_table|keypair|peer|published)\.(h|cc)|tun/device\.(h|cc)|udp/socket\.(h|cc)|routing/netns\.cc)'
 kPerThread='src/crypto/primitives\.cc'  # OpenSSL contexts, one per thread and never shared

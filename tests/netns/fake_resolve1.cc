@@ -1,0 +1,28 @@
+// A stand-in for systemd-resolved for the namespace tests: prints each call as a line, until SIGTERM.
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+
+#include "dns/test_resolved_service.h"
+
+int main() {
+  // Before the service's thread is there, so that it never gets the signal.
+  sigset_t end;
+  sigemptyset(&end);
+  sigaddset(&end, SIGTERM);
+  sigprocmask(SIG_BLOCK, &end, nullptr);
+  adit::FakeResolve1 service("", "", [](const std::string& call) {
+    std::puts(call.c_str());
+    std::fflush(stdout);
+  });
+  if (!service.is_good()) {
+    std::fputs("the bus does not give us the name\n", stderr);
+    return 1;
+  }
+  std::puts("ready");
+  std::fflush(stdout);
+  int signal = 0;
+  sigwait(&end, &signal);
+  return 0;
+}
