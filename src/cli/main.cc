@@ -6,6 +6,7 @@
 
 #include "cli/demo_command.h"
 #include "cli/device_command.h"
+#include "cli/doctor_command.h"
 #include "cli/down_command.h"
 #include "cli/keys_command.h"
 #include "cli/log.h"
@@ -27,6 +28,7 @@ Outcome Run(const GenkeyCommand&) { return RunGenkey(); }
 Outcome Run(const GenpskCommand&) { return RunGenpsk(); }
 Outcome Run(const PubkeyCommand&) { return RunPubkey(); }
 Outcome Run(const DemoCommand&) { return RunDemo(); }
+Outcome Run(const DoctorCommand& command) { return RunDoctor(command); }
 
 }  // namespace
 

@@ -13,8 +13,8 @@
 namespace adit {
 namespace {
 
-constexpr std::array kCommandNames = {"up",      "run",    "down",   "status", "check",
-                                      "cleanup", "genkey", "genpsk", "pubkey", "demo"};
+constexpr std::array kCommandNames = {"up",     "run",    "down",   "status", "check", "cleanup",
+                                      "genkey", "genpsk", "pubkey", "demo",   "doctor"};
 
 bool IsCommandName(std::string_view word) { return std::ranges::find(kCommandNames, word) != kCommandNames.end(); }
 
@@ -126,6 +126,9 @@ std::expected<Command, NoCommand> ParseCommandLine(std::span<const std::string> 
   status_app->add_flag("--show-keys", status.show_keys, "Show private and preshared keys");
   CLI::App* check = add_target("check", "Validate a file and print what `up` would do, changing nothing");
   CLI::App* cleanup = add_target("cleanup", "Undo what a crashed run left behind");
+  DoctorCommand doctor;
+  CLI::App* doctor_app = add("doctor", "Look for what stands in a tunnel's way on this machine, with a cure each");
+  doctor_app->add_flag("--json", doctor.json, "As JSON");
   CLI::App* genkey = add("genkey", "Print a new private key");
   CLI::App* genpsk = add("genpsk", "Print a new preshared key");
   CLI::App* pubkey = add("pubkey", "Read a private key from stdin, print its public key");
@@ -157,6 +160,7 @@ std::expected<Command, NoCommand> ParseCommandLine(std::span<const std::string> 
   if (genpsk->parsed()) return GenpskCommand{};
   if (pubkey->parsed()) return PubkeyCommand{};
   if (status_app->parsed()) return status;
+  if (doctor_app->parsed()) return doctor;
   return DemoCommand{};
 }
 

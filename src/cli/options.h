@@ -43,13 +43,17 @@ struct CheckCommand {
   std::string target;
 };
 
+struct DoctorCommand {
+  bool json = false;
+};
+
 struct GenkeyCommand {};
 struct GenpskCommand {};
 struct PubkeyCommand {};
 struct DemoCommand {};
 
 using Command = std::variant<DeviceCommand, UpCommand, DownCommand, CleanupCommand, StatusCommand, CheckCommand,
-                             GenkeyCommand, GenpskCommand, PubkeyCommand, DemoCommand>;
+                             GenkeyCommand, GenpskCommand, PubkeyCommand, DemoCommand, DoctorCommand>;
 
 // There is no command to run: help or the version was asked for (kClean, `text` goes to stdout), or the words make no
 // sense (kUsage, `text` is a sentence for stderr).

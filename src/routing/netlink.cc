@@ -123,11 +123,11 @@ Attributes Attributes::Nested(int attribute) const {
   return {reinterpret_cast<const nlattr*>(data.data()), static_cast<int>(data.size())};
 }
 
-Result<NetlinkSocket> NetlinkSocket::Open() {
+Result<NetlinkSocket> NetlinkSocket::Open(int protocol) {
   std::unique_ptr<nl_sock, Free> socket(nl_socket_alloc());
   CHECK(socket != nullptr);
   errno = 0;
-  if (const int error = nl_connect(socket.get(), NETLINK_ROUTE); error < 0) {
+  if (const int error = nl_connect(socket.get(), protocol); error < 0) {
     return FailErrno(errno, "cannot open a netlink socket: {}", nl_geterror(error));
   }
   const int fd = nl_socket_get_fd(socket.get());

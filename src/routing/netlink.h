@@ -2,6 +2,7 @@
 // the kernel's own sentence (NETLINK_EXT_ACK) where it gives one, and its errno value as code.
 #pragma once
 
+#include <linux/netlink.h>
 #include <netlink/attr.h>
 #include <netlink/msg.h>
 #include <netlink/socket.h>
@@ -78,8 +79,8 @@ class Attributes {
 // Bound for good to the network namespace it was opened in. One thread at a time.
 class NetlinkSocket {
  public:
-  // In the calling thread's namespace.
-  static Result<NetlinkSocket> Open();
+  // In the calling thread's namespace. `protocol` is NETLINK_ROUTE or NETLINK_NETFILTER.
+  static Result<NetlinkSocket> Open(int protocol = NETLINK_ROUTE);
   static Result<NetlinkSocket> OpenIn(int netns_fd);
 
   // One request, one acknowledgement.

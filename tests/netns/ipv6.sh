@@ -48,3 +48,43 @@ check "down" adit_down
 check "... leaves everything as before" unchanged c
 set_sysctl c net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0
 passes
+
+scenario 16 "MTU = 1200 with an IPv6 address: IPv6 is left out, the status says so, and none leaves beside the tunnel"
+client_conf "MTU = 1280"
+check "up with 1280" adit_up
+control "there: IPv6 works" sees c tcp 2001:db8::1 fd09::2
+control "there: no such warning" fails grep -q 'below IPv6' <(a status wg0)
+check "down" adit_down
+client_conf "MTU = 1200"
+check "up with 1200" adit_up
+check "the device has it" equal 1200 "$(in_host c cat /sys/class/net/wg0/mtu)"
+check "IPv4 works" sees c tcp 8.8.8.8 10.9.0.2
+check "the status says what was left out, and what to change" grep -q 'below IPv6.s minimum of 1280.*set MTU' <(a status wg0)
+oracle_start
+check "IPv6 is refused" gets c tcp 2001:db8::1 EHOSTUNREACH
+check "the oracle saw everything" oracle_stop
+check "nothing leaked" clean
+check "down" adit_down
+passes
+
+scenario 62 "addresses that are tentative while the device comes up: forty times up and down, no error, no delay for DAD"
+set_sysctl c net.ipv6.conf.all.accept_dad=1 net.ipv6.conf.default.accept_dad=1 net.ipv6.conf.default.dad_transmits=3
+addresses="10.9.0.2/24, fd09::2/64, fd09::12/64, fe80::12/64"
+client_conf
+# A device of the kernel's own making waits for its addresses: that is what must not happen.
+in_host c ip link add slow0 type veth peer name slow1
+in_host c ip link set slow1 up
+in_host c ip link set slow0 up
+in_host c ip address add fd77::1/64 dev slow0
+control "an address is tentative on an ordinary device" grep -q tentative <(in_host c ip -6 address show dev slow0)
+in_host c ip link delete slow0
+forty_times() {
+  local i
+  for ((i = 0; i < 40; i++)); do
+    a up "$conf" || { echo "up $i failed"; return 1; }
+    [[ -z $(in_host c ip -6 address show dev wg0 tentative) ]] || { echo "tentative at $i"; return 1; }
+    adit_down || { echo "down $i failed"; return 1; }
+  done
+}
+check "forty times" forty_times
+passes

@@ -36,11 +36,11 @@
 #   09  container behind a full tunnel             lan.sh             replayed: Docker's bridge and masquerade
 #   10  container kill switch                      -
 #   11  Docker's pools: main unchanged             lan.sh
-#   12  Docker's raw drop named by doctor          -
+#   12  Docker's raw drop named by doctor          doctor.sh          replayed: Docker's rules
 #   13  foreign chains survive                     neighbours.sh      replayed: netavark's, Tailscale's chains
 #   14  tunnel without IPv6                        ipv6.sh
 #   15  machine without IPv6                       ipv6.sh
-#   16  MTU below 1280 with IPv6                   -
+#   16  MTU below 1280 with IPv6                   ipv6.sh
 #   17  router advertisement after up              pushed_routes.sh
 #   18  accept_ra with forwarding                  -
 #   19  rp_filter=1                                marks.sh
@@ -86,7 +86,7 @@
 #   59  old kernel                                 -
 #   60  captive portal                             -
 #   61  DNS step fails                             dns.sh
-#   62  tentative addresses during DAD             -
+#   62  tentative addresses during DAD             ipv6.sh
 #   63  two kill switches, and a foreign one       -
 
 kTunnelPort=51820
