@@ -24,7 +24,14 @@ Result<EngineSettings> EngineSettingsFromEnvironment() {
     if (!threads || *threads < 1 || *threads > kMaxThreads) {
       return Fail("WG_THREADS={} is not a number from 1 to {}", text, kMaxThreads);
     }
-    settings.tun.queues = *threads;
+    settings.engine.threads = *threads;
+  }
+  if (const auto text = Variable("ADIT_TUN_QUEUES"); !text.empty()) {
+    const auto queues = ParseDecimal<unsigned>(text);
+    if (!queues || *queues < 1 || *queues > kMaxThreads) {
+      return Fail("ADIT_TUN_QUEUES={} is not a number from 1 to {}", text, kMaxThreads);
+    }
+    settings.tun.queues = *queues;
   }
   if (const auto text = Variable("ADIT_AEAD"); !text.empty()) {
     const auto available = AvailableAeadBackends();

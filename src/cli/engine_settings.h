@@ -12,7 +12,8 @@ struct EngineSettings {
   TunOptions tun;
 };
 
-// WG_THREADS: outbound threads, each with a TUN queue of its own, 1 to kMaxThreads (default 1). ADIT_AEAD: a backend by
+// WG_THREADS: data threads of each direction, 1 to kMaxThreads (default by the number of cores). ADIT_TUN_QUEUES: TUN
+// queues, the outbound threads divided among them, 1 to kMaxThreads (default 1). ADIT_AEAD: a backend by
 // name. WIREGUARD_GSO=off: no offload on any edge. The error says which value is wrong.
 inline constexpr unsigned kMaxThreads = 64;
 Result<EngineSettings> EngineSettingsFromEnvironment();

@@ -65,7 +65,7 @@ class Engine::Impl {
         tun_(std::move(tun)),
         options_(options),
         on_end_(std::move(on_end)),
-        plane_(options.limits, *tun_, backend),
+        plane_(options.limits, *tun_, backend, options.disturb),
         tunnel_(plane_.exchange, random_, BootNow()) {}
 
   ~Impl() {
@@ -81,10 +81,12 @@ class Engine::Impl {
     } else {
       return std::unexpected(watch.error());
     }
+    const unsigned threads =
+        options_.threads != 0 ? options_.threads : DefaultThreads(std::thread::hardware_concurrency());
     for (unsigned queue = 0; queue < tun_->queue_count(); ++queue) {
-      outbound_.push_back(std::make_unique<OutboundThread>(plane_, queue));
+      outbound_.push_back(std::make_unique<OutboundPath>(plane_, queue, std::max(1u, threads / tun_->queue_count())));
     }
-    inbound_ = std::make_unique<InboundThread>(plane_, *outbound_.front());
+    inbound_ = std::make_unique<InboundPath>(plane_, *outbound_.front(), threads);
     bell_fd_.emplace(control_, plane_.control_bell.fd(), [this] { OnBell(); });
     timer_fd_.emplace(control_, timer_.fd(), [this] { OnTimer(); });
     network_fd_.emplace(control_, network_watch_->fd(), [this] { OnNetworkChanged(); });
@@ -210,7 +212,7 @@ class Engine::Impl {
       if (const Status set = (*ours)->SetMark(mark); !set) return std::unexpected(set.error());
       return *ours;
     }
-    return UdpSockets::Open(port, mark, options_.udp);
+    return UdpSockets::Open(port, mark, options_.udp, options_.udp_calls);
   }
 
   void UseSockets(std::shared_ptr<UdpSockets> sockets) {
@@ -221,7 +223,7 @@ class Engine::Impl {
     plane_.exchange.own_port.store(sockets_ ? sockets_->port() : 0, std::memory_order_relaxed);
     plane_.sockets.Publish(std::make_shared<SocketSet>(SocketSet{sockets_}));
     inbound_->Wake();
-    for (const auto& thread : outbound_) thread->Wake();
+    for (const auto& path : outbound_) path->Wake();
     tunnel_.ForgetSources();
     SetTimer();
   }
@@ -407,8 +409,8 @@ class Engine::Impl {
   Tunnel tunnel_;
   ControlOutbox outbox_;
   std::vector<HandshakeDatagram> handshakes_;
-  std::vector<std::unique_ptr<OutboundThread>> outbound_;
-  std::unique_ptr<InboundThread> inbound_;
+  std::vector<std::unique_ptr<OutboundPath>> outbound_;
+  std::unique_ptr<InboundPath> inbound_;
 
   std::shared_ptr<UdpSockets> sockets_;
   std::uint16_t wanted_port_ = 0;  // 0: any

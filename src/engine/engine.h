@@ -22,7 +22,10 @@ namespace adit {
 struct EngineOptions {
   UdpOptions udp;
   std::optional<AeadBackend> aead;  // empty: the best available
+  unsigned threads = 0;             // of each direction; 0: by the number of cores
   ProtocolLimits limits;            // lowered by tests, so that a rekey takes seconds
+  std::function<void()> disturb;    // for tests: called on a data thread before each unit's cipher, to delay it
+  UdpSyscalls udp_calls;            // a test hands in ones that fail
 };
 
 // What `adit status` shows beside the DeviceStatus.
@@ -42,9 +45,9 @@ enum class EngineEnd { kStopped, kLinkRemoved };
 
 class Engine : public DeviceControl {
  public:
-  // Starts the data threads: one for each TUN queue outbound, one inbound. From then on the engine follows the link: it
-  // binds its sockets when the link goes up and clears sessions and closes them when it goes down. `on_end` is called
-  // on the control thread, once, when the link is removed.
+  // Starts the data threads: as many inbound as outbound, and outbound at least one for each TUN queue. From then on
+  // the engine follows the link: it binds its sockets when the link goes up and clears sessions and closes them when it
+  // goes down. `on_end` is called on the control thread, once, when the link is removed.
   static Result<std::unique_ptr<Engine>> Start(boost::asio::io_context& control, std::unique_ptr<TunDevice> tun,
                                                const EngineOptions& options, std::function<void(EngineEnd)> on_end);
   ~Engine() override;  // joins the data threads and wipes all keys

@@ -132,16 +132,16 @@ bool HeadersMatch(const FlowRun& run, const FlowPacket& next) {
 void Coalescer::Add(MutableBytes ip_packet) {
   FlowPacket candidate;
   if ((!options_.tcp && !options_.udp) || ip_packet.empty()) {
-    AddWrite(ip_packet);
+    AddWrite(ip_packet, 0);
     return;
   }
   if (!Classify(ip_packet, candidate)) {
     EndAllRuns();
-    AddWrite(ip_packet);
+    AddWrite(ip_packet, 0);
     return;
   }
   if (candidate.packet.empty() || !(candidate.is_tcp ? options_.tcp : options_.udp)) {
-    AddWrite(ip_packet);
+    AddWrite(ip_packet, candidate.flow_hash);
     return;
   }
   const std::size_t index = FindRun(candidate);
@@ -152,7 +152,7 @@ void Coalescer::Add(MutableBytes ip_packet) {
   if (candidate.may_merge) {
     OpenRun(candidate);
   } else {
-    AddWrite(ip_packet);
+    AddWrite(ip_packet, candidate.flow_hash);
   }
 }
 
@@ -166,7 +166,7 @@ void Coalescer::Clear() {
   write_count_ = 0;
 }
 
-TunWrite& Coalescer::AddWrite(MutableBytes packet) {
+TunWrite& Coalescer::AddWrite(MutableBytes packet, std::uint32_t flow_hash) {
   if (write_count_ == writes_.size()) writes_.emplace_back();
   TunWrite& write = writes_[write_count_++];
   write.header = {};
@@ -174,6 +174,7 @@ TunWrite& Coalescer::AddWrite(MutableBytes packet) {
   write.parts.push_back({.iov_base = packet.data(), .iov_len = packet.size()});
   write.packet_count = 1;
   write.bytes = packet.size();
+  write.flow_hash = flow_hash;
   return write;
 }
 
@@ -186,7 +187,7 @@ std::size_t Coalescer::FindRun(const FlowPacket& candidate) const {
 
 void Coalescer::OpenRun(const FlowPacket& candidate) {
   const std::uint8_t* const transport = &candidate.packet[candidate.ip_bytes];
-  AddWrite(candidate.packet);
+  AddWrite(candidate.packet, candidate.flow_hash);
   if (candidate.is_tcp && (transport[kTcpFlags] & kTcpPush) != 0) return;  // complete as it is
 
   if (run_count_ == kMaxOpenFlows) {

@@ -35,6 +35,7 @@ struct TunWrite {
   std::vector<iovec> parts{};    // the packet, without the virtio header
   std::size_t packet_count = 1;  // how many inner packets it carries
   std::size_t bytes = 0;         // sum of parts
+  std::uint32_t flow_hash = 0;   // of its TCP or UDP flow, 0 for anything else
 };
 
 struct CoalesceOptions {
@@ -90,7 +91,7 @@ class Coalescer {
   void Clear();
 
  private:
-  TunWrite& AddWrite(MutableBytes packet);
+  TunWrite& AddWrite(MutableBytes packet, std::uint32_t flow_hash);
   std::size_t FindRun(const internal::FlowPacket& candidate) const;
   void OpenRun(const internal::FlowPacket& candidate);
   bool ExtendRun(std::size_t index, const internal::FlowPacket& candidate);

@@ -7,6 +7,7 @@
 
 #include "tunnel/allowed_ips.h"
 #include "tunnel/drop.h"
+#include "tunnel/icmp.h"
 #include "tunnel/index_table.h"
 #include "tunnel/limits.h"
 #include "tunnel/peer.h"
@@ -31,6 +32,7 @@ struct Exchange {
   IndexTable sessions;
   ControlInbox inbox;
   SharedDropCounts drops;
+  IcmpLimiter icmp_limiter;
   std::atomic<std::size_t> staged_bytes{0};  // over all peers, at most kMaxStagedBytes
   std::atomic<std::uint32_t> mtu{0};         // of the TUN, for the padding rule; 0 = unknown
   std::atomic<std::uint16_t> own_port{0};    // that our datagrams come from, to know them in the TUN; 0 = none

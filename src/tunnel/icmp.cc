@@ -142,8 +142,11 @@ std::optional<std::vector<std::uint8_t>> BuildUnreachable(Bytes packet, const st
 }
 
 bool IcmpLimiter::Allow(Instant now) {
-  tokens_ = std::min(kFull, tokens_ + (now - last_asked_at_));
-  last_asked_at_ = now;
+  const std::scoped_lock lock(mutex_);
+  if (now > last_asked_at_) {  // threads read their clocks one by one, and come here in any order
+    tokens_ = std::min(kFull, tokens_ + (now - last_asked_at_));
+    last_asked_at_ = now;
+  }
   if (tokens_ < kCost) return false;
   tokens_ -= kCost;
   return true;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -22,13 +23,14 @@ namespace adit {
 // broadcast address or claims to come from one or from nowhere, and to what is no IP packet.
 std::optional<std::vector<std::uint8_t>> BuildUnreachable(Bytes packet, const std::optional<IpAddress>& source);
 
-// How many of them a device sends: a token bucket of kIcmpAnswersPerSecond with kIcmpAnswersBurst. One per thread.
+// How many of them a device sends: a token bucket of kIcmpAnswersPerSecond with kIcmpAnswersBurst. Any thread.
 class IcmpLimiter {
  public:
   bool Allow(Instant now);
 
  private:
-  Duration tokens_ = kFull;
+  std::mutex mutex_;
+  Duration tokens_ = kFull;  // this and the next: guarded by mutex_
   Instant last_asked_at_;
   static constexpr Duration kCost = Duration(1s) / kIcmpAnswersPerSecond;
   static constexpr Duration kFull = kCost * kIcmpAnswersBurst;

@@ -355,13 +355,13 @@ TEST_F(InboundTest, AFullHandshakeQueueStopsNoData_CONF32_CONF71) {
   initiation[0] = 1;
   for (std::size_t i = 0; i < kHandshakeQueueLength + 10; ++i) {
     Packet copy = initiation;
-    bob().inbound.Process(copy, copy.size(), Endpoint{At("203.0.113.1:1"), {}}, 0, pair_.clock.boot);
+    bob().inbound.Process(copy, copy.size(), Endpoint{At("203.0.113.1:1"), {}}, 0, pair_.clock.boot, *bob().engine);
     EXPECT_EQ(bob().inbound.wake_control(), i == 0);
     bob().inbound.Clear();
   }
   EXPECT_EQ(bob().drops(DropReason::kHandshakeQueueFull), 10u);
   Datagram data = FromAlice();
-  bob().inbound.Process(data.bytes, data.bytes.size(), Endpoint{data.from, {}}, 0, pair_.clock.boot);
+  bob().inbound.Process(data.bytes, data.bytes.size(), Endpoint{data.from, {}}, 0, pair_.clock.boot, *bob().engine);
   ASSERT_EQ(bob().inbound.packets().size(), 1u);
   EXPECT_EQ(Packet(bob().inbound.packets()[0].begin(), bob().inbound.packets()[0].end()), TestPair::ToBob());
   bob().inbound.Clear();

@@ -38,14 +38,15 @@ std::size_t TotalBytes(const auto& packets) {
 
 }  // namespace
 
-Outbound::Outbound(Exchange& exchange, AeadEngine& engine, Random& random, std::size_t max_run_bytes)
+Outbound::Outbound(Exchange& exchange, Random& random, std::size_t max_run_bytes)
     : exchange_(exchange),
-      engine_(engine),
       peers_(exchange.peers),
       jitter_(std::uint64_t{random.NextU32()} << 32 | random.NextU32()),
       max_run_bytes_(max_run_bytes),
-      heads_(kOutboundHeadBytes),
-      arena_(kOutboundArenaBytes) {
+      heads_memory_(std::make_unique_for_overwrite<std::uint8_t[]>(kOutboundHeadBytes)),
+      arena_memory_(std::make_unique_for_overwrite<std::uint8_t[]>(kOutboundArenaBytes)),
+      heads_(heads_memory_.get(), kOutboundHeadBytes),
+      arena_(arena_memory_.get(), kOutboundArenaBytes) {
   pending_.reserve(kMaxOutboundPackets);
   jobs_.reserve(kMaxOutboundPackets);
   runs_.reserve(kMaxOutboundPackets);
@@ -64,21 +65,28 @@ bool Outbound::Add(Bytes head, MutableBytes body, Instant now) {
     Drop(DropReason::kMalformedIp);
     return true;
   }
-  // A newer snapshot only between batches: pending_ points into this one.
-  const PeerTable& table = pending_.empty() ? peers_.Refresh() : peers_.Current();
-  const auto id =
-      ip->is_v4() ? table.allowed_ips->LookupV4(ip->destination) : table.allowed_ips->LookupV6(ip->destination);
-  if (!id) {
-    Drop(DropReason::kNoPeerForDestination);
-    AnswerUnreachable(head, body, now);
-    return true;
+  const std::size_t address_bytes = ip->is_v4() ? 4 : 16;
+  if (last_owner_.peer == nullptr || last_owner_.is_v4 != ip->is_v4() ||
+      std::memcmp(last_owner_.address.data(), ip->destination, address_bytes) != 0) {
+    // A newer snapshot only between batches: pending_ points into this one.
+    const PeerTable& table = pending_.empty() ? peers_.Refresh() : peers_.Current();
+    const auto id =
+        ip->is_v4() ? table.allowed_ips->LookupV4(ip->destination) : table.allowed_ips->LookupV6(ip->destination);
+    if (!id) {
+      Drop(DropReason::kNoPeerForDestination);
+      AnswerUnreachable(head, body, now);
+      return true;
+    }
+    last_owner_.is_v4 = ip->is_v4();
+    std::memcpy(last_owner_.address.data(), ip->destination, address_bytes);
+    last_owner_.peer = &table.Find(*id);
   }
 
   Pending packet;
-  packet.peer = &table.Find(*id);
+  packet.peer = last_owner_.peer;
   if (!head.empty()) {
     std::ranges::copy(head, heads_.begin() + static_cast<std::ptrdiff_t>(heads_used_));
-    packet.head = Bytes(heads_).subspan(heads_used_, head.size());
+    packet.head = heads_.subspan(heads_used_, head.size());
     heads_used_ += head.size();
   }
   packet.body = body.data();
@@ -89,7 +97,7 @@ bool Outbound::Add(Bytes head, MutableBytes body, Instant now) {
   return true;
 }
 
-void Outbound::Flush(Instant now) {
+void Outbound::Reserve(Instant now) {
   for (std::size_t first = 0; first < pending_.size();) {
     const std::shared_ptr<Peer>& peer = *pending_[first].peer;
     std::size_t last = first + 1;
@@ -100,10 +108,7 @@ void Outbound::Flush(Instant now) {
     SendGrant grant;
     switch (BeginSend(peer, packets.size(), /*is_data=*/true, now, jitter_, exchange_.inbox, grant, wake_control_)) {
       case SendVerdict::kGranted:
-        packets = WithoutLoops(packets, grant.endpoint.remote);
-        SealStaged(peer, grant);
-        SealRun(peer, *grant.keypair, grant.first_counter + grant.staged.size(), grant.endpoint, packets);
-        ReleaseStaged(TotalBytes(grant.staged));
+        Place(peer, grant, WithoutLoops(packets, grant.endpoint.remote));
         break;
       case SendVerdict::kNeedsHandshake:
         packets = WithoutLoops(packets, grant.endpoint.remote);
@@ -136,52 +141,55 @@ std::span<Outbound::Pending> Outbound::WithoutLoops(std::span<Pending> packets, 
   return packets.first(packets.size() - looping.size());
 }
 
-void Outbound::SendStaged(const std::shared_ptr<Peer>& peer, bool keepalive_if_none, Instant now) {
-  CHECK(empty());
+void Outbound::ReserveStaged(const std::shared_ptr<Peer>& peer, bool keepalive_if_none, Instant now) {
+  CHECK(empty() && jobs_.empty());
   SendWhatWaits(peer, keepalive_if_none, now);
 }
 
 void Outbound::SendWhatWaits(const std::shared_ptr<Peer>& peer, bool keepalive_if_none, Instant now) {
   SendGrant grant;
   if (BeginSend(peer, keepalive_if_none ? 1 : 0, /*is_data=*/false, now, jitter_, exchange_.inbox, grant,
-                wake_control_) != SendVerdict::kGranted) {
+                wake_control_) != SendVerdict::kGranted ||
+      !grant.keypair) {
     return;
   }
-  SealStaged(peer, grant);
-  if (keepalive_if_none && grant.staged.empty()) {
-    const std::array<Pending, 1> keepalive{};
-    SealRun(peer, *grant.keypair, grant.first_counter, grant.endpoint, keepalive);
-  }
-  ReleaseStaged(TotalBytes(grant.staged));
+  const std::array<Pending, 1> keepalive{};
+  Place(peer, grant,
+        keepalive_if_none && grant.staged.empty() ? std::span<const Pending>(keepalive) : std::span<const Pending>());
 }
 
-void Outbound::SealStaged(const std::shared_ptr<Peer>& peer, SendGrant& grant) {
-  if (grant.staged.empty()) return;
+void Outbound::Place(const std::shared_ptr<Peer>& peer, SendGrant& grant, std::span<const Pending> packets) {
+  const std::size_t staged_count = grant.staged.size();
+  if (staged_count > 0) PlaceRun(peer, *grant.keypair, grant.first_counter, grant.endpoint, TakeStaged(grant.staged));
+  PlaceRun(peer, *grant.keypair, grant.first_counter + staged_count, grant.endpoint, packets);
+  grants_.push_back(Grant{std::move(grant.keypair), std::move(grant.staged), jobs_.size()});
+}
+
+std::vector<Outbound::Pending> Outbound::TakeStaged(std::deque<StagedPacket>& staged) {
   // At most kMaxStagedPackets of one TUN read each: they fit an empty arena only if they are not all super-packets, so
   // what does not fit is dropped like any other overflow of the staged queue.
   std::vector<Pending> packets;
-  packets.reserve(grant.staged.size());
-  for (StagedPacket& staged : grant.staged) {
-    if (arena_promised_ + staged.size() + kMaxOverhead > arena_.size()) {
+  packets.reserve(staged.size());
+  for (StagedPacket& packet : staged) {
+    if (arena_promised_ + packet.size() + kMaxOverhead > arena_.size()) {
       Drop(DropReason::kStagedFull);
       continue;
     }
-    arena_promised_ += staged.size() + kMaxOverhead;
-    Pending packet;
-    packet.body = staged.data();
-    packet.body_bytes = staged.size();
-    if (const auto ip = ParseIpHeader(Bytes(staged.data(), staged.size()), staged.size())) {
-      packet.tos = OuterTos(ip->tos);
+    arena_promised_ += packet.size() + kMaxOverhead;
+    Pending& pending = packets.emplace_back();
+    pending.body = packet.data();
+    pending.body_bytes = packet.size();
+    if (const auto ip = ParseIpHeader(Bytes(packet.data(), packet.size()), packet.size())) {
+      pending.tos = OuterTos(ip->tos);
     }
-    packets.push_back(packet);
   }
-  SealRun(peer, *grant.keypair, grant.first_counter, grant.endpoint, packets);
+  return packets;
 }
 
-void Outbound::SealRun(const std::shared_ptr<Peer>& peer, const Keypair& keypair, std::uint64_t first_counter,
-                       const Endpoint& endpoint, std::span<const Pending> packets) {
-  jobs_.clear();
+void Outbound::PlaceRun(const std::shared_ptr<Peer>& peer, const Keypair& keypair, std::uint64_t first_counter,
+                        const Endpoint& endpoint, std::span<const Pending> packets) {
   const std::uint32_t mtu = exchange_.mtu.load(std::memory_order_relaxed);
+  bool is_open = false;  // the last run is of this call, and no shorter datagram has ended it
   for (std::size_t i = 0; i < packets.size(); ++i) {
     const Pending& packet = packets[i];
     const std::size_t size = packet.head.size() + packet.body_bytes;
@@ -193,32 +201,36 @@ void Outbound::SealRun(const std::shared_ptr<Peer>& peer, const Keypair& keypair
 
     const std::uint64_t counter = first_counter + i;
     Store(message, DataHeader{static_cast<std::uint32_t>(MessageType::kData), keypair.remote_index, counter});
-    SealJob job;
+    SealJob& job = jobs_.emplace_back();
     job.head = packet.head;
     job.body = packet.body != nullptr ? packet.body : message + sizeof(DataHeader);
     job.body_bytes = packet.body_bytes;
     job.padding_bytes = padding;
     job.counter = counter;
     job.out = message + sizeof(DataHeader);
-    jobs_.push_back(job);
-    AppendToRun(peer, endpoint, packet.tos, Bytes(message, message_bytes));
+
+    if (is_open) {
+      SealedRun& run = runs_.back();
+      if (run.tos == packet.tos && message_bytes <= run.segment_bytes &&
+          run.data.size() + message_bytes <= max_run_bytes_) {
+        run.data = Bytes(run.data.data(), run.data.size() + message_bytes);
+        is_open = message_bytes == run.segment_bytes;
+        continue;
+      }
+    }
+    runs_.push_back(SealedRun{Bytes(message, message_bytes), message_bytes, endpoint, packet.tos, peer});
+    is_open = true;
   }
-  engine_.Seal(keypair.send_key, jobs_);
-  packets_sealed_ += packets.size();
 }
 
-void Outbound::AppendToRun(const std::shared_ptr<Peer>& peer, const Endpoint& endpoint, std::uint8_t tos,
-                           Bytes message) {
-  if (!runs_.empty()) {
-    SealedRun& run = runs_.back();
-    const bool is_open = run.data.size() % run.segment_bytes == 0;  // no shorter datagram has ended it
-    if (is_open && run.peer == peer && run.tos == tos && run.to == endpoint && message.size() <= run.segment_bytes &&
-        run.data.size() + message.size() <= max_run_bytes_ && run.data.data() + run.data.size() == message.data()) {
-      run.data = Bytes(run.data.data(), run.data.size() + message.size());
-      return;
-    }
+void Outbound::Seal(AeadEngine& engine) {
+  std::size_t begin = 0;
+  for (Grant& grant : grants_) {
+    engine.Seal(grant.keypair->send_key, std::span(jobs_).subspan(begin, grant.end - begin));
+    begin = grant.end;
+    ReleaseStaged(TotalBytes(grant.staged));
+    grant.staged.clear();
   }
-  runs_.push_back(SealedRun{message, message.size(), endpoint, tos, peer});
 }
 
 bool Outbound::Stage(const std::shared_ptr<Peer>& peer, std::span<const Pending> packets, Instant now) {
@@ -272,7 +284,7 @@ bool Outbound::Stage(const std::shared_ptr<Peer>& peer, std::span<const Pending>
 void Outbound::ReleaseStaged(std::size_t bytes) { exchange_.staged_bytes.fetch_sub(bytes, std::memory_order_relaxed); }
 
 void Outbound::AnswerUnreachable(Bytes head, Bytes body, Instant now) {
-  if (!icmp_limiter_.Allow(now)) return;
+  if (!exchange_.icmp_limiter.Allow(now)) return;
   std::vector<std::uint8_t> packet(head.begin(), head.end());
   packet.insert(packet.end(), body.begin(), body.end());
   if (auto answer = BuildUnreachable(packet, std::nullopt)) icmp_answers_.push_back(std::move(*answer));
@@ -290,6 +302,9 @@ void Outbound::OnSent(const SealedRun& run, std::size_t datagrams_sent, bool cle
 
 void Outbound::Clear() {
   pending_.clear();
+  last_owner_ = {};
+  jobs_.clear();
+  grants_.clear();
   runs_.clear();
   icmp_answers_.clear();
   heads_used_ = 0;

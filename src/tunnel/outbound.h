@@ -1,17 +1,22 @@
 // Inner packets to sealed datagrams: the packet's way out (ARCHITECTURE.md, "outbound", steps 3 to 9).
 //
-//   Add    3. parse the inner header, else drop kMalformedIp
-//          4. destination → peer by longest prefix, else drop kNoPeer and answer ICMP
-//   Flush  5. one grant a run of packets to the same peer: session, counters, endpoint; without a session stage them
-//          6. (in the grant) timers and rekeying by age and count
-//          7. write the 16-byte header, pad, seal out of place into the datagram's final place
-//          8. group equal sizes into runs that one GSO send can carry
+//   Add      3. parse the inner header, else drop kMalformedIp
+//            4. destination → peer by longest prefix, else drop kNoPeer and answer ICMP
+//   Reserve  5. one grant a run of packets to the same peer: session, counters, endpoint; without a session stage them
+//            6. (in the grant) timers and rekeying by age and count
+//            7. write the 16-byte header and settle the padding and the datagram's final place
+//            8. group equal sizes into runs that one GSO send can carry
+//   Seal     9. seal out of place into those places
 //
-// Pure but for the peers' mutexes: bytes and `now` in, datagrams out. One per data thread; not thread-safe.
+// One batch at a time. Add and Reserve of several batches follow each other in the order of the packets, so that
+// counters rise in that order; Seal of one batch may run beside any call for another.
+//
+// Pure but for the peers' mutexes: bytes and `now` in, datagrams out. One per batch in work; not thread-safe.
 // Memory: allocated at construction, never after, but for copies of packets that wait for a session.
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <span>
 #include <vector>
@@ -43,16 +48,24 @@ struct SealedRun {
 
 class Outbound {
  public:
-  Outbound(Exchange& exchange, AeadEngine& engine, Random& random, std::size_t max_run_bytes);
+  Outbound(Exchange& exchange, Random& random, std::size_t max_run_bytes);
 
-  // Takes one inner packet: `head` (copied, may be empty) followed by `body`, borrowed until Flush() and used as
-  // SealJob says. False, with nothing taken, when the batch is full: Flush() and hand over what it made first.
+  // Takes one inner packet: `head` (copied, may be empty) followed by `body`, borrowed until Seal() and used as
+  // SealJob says. False, with nothing taken, when the batch is full: finish it and hand over what it made first.
   bool Add(Bytes head, MutableBytes body, Instant now);
-  // Seals what waits for `peer`; if nothing does and `keepalive_if_none`, a message without content. REQUIRES: empty().
-  void SendStaged(const std::shared_ptr<Peer>& peer, bool keepalive_if_none, Instant now);
+  // Makes what waits for `peer` the batch; if nothing does and `keepalive_if_none`, a message without content. In the
+  // place of Add() and Reserve(). REQUIRES: empty().
+  void ReserveStaged(const std::shared_ptr<Peer>& peer, bool keepalive_if_none, Instant now);
 
-  // Seals all that was added. Afterwards runs() and icmp_answers() hold the results, until Clear().
-  void Flush(Instant now);
+  // Settles what becomes of all that was added. Afterwards runs() are final but for the bytes, until Clear().
+  void Reserve(Instant now);
+  // Makes the bytes of runs().
+  void Seal(AeadEngine& engine);
+  // Both at once, for who does one batch after the other.
+  void Flush(Instant now, AeadEngine& engine) {
+    Reserve(now);
+    Seal(engine);
+  }
   std::span<const SealedRun> runs() const { return runs_; }
   // Packets to be written into the TUN.
   std::span<const std::vector<std::uint8_t>> icmp_answers() const { return icmp_answers_; }
@@ -64,7 +77,8 @@ class Outbound {
   // What happened to a run: counts the bytes, forgets a source address that the kernel refused.
   void OnSent(const SealedRun& run, std::size_t datagrams_sent, bool clear_source);
 
-  std::uint64_t packets_sealed() const { return packets_sealed_; }
+  // Messages of the batch.
+  std::size_t packet_count() const { return jobs_.size(); }
 
  private:
   struct Pending {
@@ -75,13 +89,28 @@ class Outbound {
     std::uint8_t tos = 0;
   };
 
+  // The jobs of one grant. Holds the key and the staged packets until the cipher has seen them.
+  struct Grant {
+    std::shared_ptr<Keypair> keypair;
+    std::deque<StagedPacket> staged;
+    std::size_t end = 0;  // its jobs end here, and begin where the grant before ends
+  };
+
+  // Who owns the destination of packets that come one behind the other, without a look-up each.
+  struct LastOwner {
+    bool is_v4 = false;
+    ByteArray<16> address{};
+    const std::shared_ptr<Peer>* peer = nullptr;  // in the snapshot of the batch; null: none yet
+  };
+
   // Drops our own datagrams to this endpoint (kLoop) and returns the others, in their order.
   std::span<Pending> WithoutLoops(std::span<Pending> packets, const SocketAddress& endpoint);
   void SendWhatWaits(const std::shared_ptr<Peer>& peer, bool keepalive_if_none, Instant now);
-  void SealStaged(const std::shared_ptr<Peer>& peer, SendGrant& grant);
-  void SealRun(const std::shared_ptr<Peer>& peer, const Keypair& keypair, std::uint64_t first_counter,
-               const Endpoint& endpoint, std::span<const Pending> packets);
-  void AppendToRun(const std::shared_ptr<Peer>& peer, const Endpoint& endpoint, std::uint8_t tos, Bytes message);
+  // Jobs and places for what was staged, and then for `packets`.
+  void Place(const std::shared_ptr<Peer>& peer, SendGrant& grant, std::span<const Pending> packets);
+  void PlaceRun(const std::shared_ptr<Peer>& peer, const Keypair& keypair, std::uint64_t first_counter,
+                const Endpoint& endpoint, std::span<const Pending> packets);
+  std::vector<Pending> TakeStaged(std::deque<StagedPacket>& staged);
   void ReleaseStaged(std::size_t bytes);
   void AnswerUnreachable(Bytes head, Bytes body, Instant now);
   // True if they need not wait: there is a session by now.
@@ -89,22 +118,24 @@ class Outbound {
   void Drop(DropReason reason, std::size_t count = 1);
 
   Exchange& exchange_;
-  AeadEngine& engine_;
   Published<PeerTable>::Reader peers_;
   Jitter jitter_;
   std::size_t max_run_bytes_;
   std::vector<Pending> pending_;
-  std::vector<std::uint8_t> heads_;
+  LastOwner last_owner_;
+  // Not filled: memory that no batch needed is not resident.
+  const std::unique_ptr<std::uint8_t[]> heads_memory_;
+  const std::unique_ptr<std::uint8_t[]> arena_memory_;
+  const MutableBytes heads_;
   std::size_t heads_used_ = 0;
-  std::vector<std::uint8_t> arena_;
+  const MutableBytes arena_;
   std::size_t arena_used_ = 0;
   std::size_t arena_promised_ = 0;
   std::vector<SealJob> jobs_;
+  std::vector<Grant> grants_;
   std::vector<SealedRun> runs_;
   std::vector<std::vector<std::uint8_t>> icmp_answers_;
-  IcmpLimiter icmp_limiter_;
   bool wake_control_ = false;
-  std::uint64_t packets_sealed_ = 0;
 };
 
 }  // namespace adit

@@ -184,7 +184,7 @@ TEST_F(OutboundTest, WhatWaitedGoesBeforeWhatCameLater_CONF78) {
   // The response is in, the flush that it asks for has not been carried out when more comes from the TUN.
   const auto response = bob().TakeOne();
   Packet bytes = response.bytes;
-  alice().inbound.Process(bytes, bytes.size(), Endpoint{response.from, {}}, 0, pair_.clock.boot);
+  alice().inbound.Process(bytes, bytes.size(), Endpoint{response.from, {}}, 0, pair_.clock.boot, *alice().engine);
   std::vector<HandshakeDatagram> datagrams;
   alice().queue.Take(1, datagrams);
   alice().inbound.Clear();
@@ -343,7 +343,7 @@ TEST_F(OutboundTest, GroupsEqualSizesIntoRuns) {
     packet.reserve(packet.size() + StagedPacket::kScratchBytes);
     ASSERT_TRUE(alice().outbound.Add({}, packet, pair_.clock.boot));
   }
-  alice().outbound.Flush(pair_.clock.boot);
+  alice().outbound.Flush(pair_.clock.boot, *alice().engine);
   const auto runs = alice().outbound.runs();
   ASSERT_EQ(runs.size(), 3u);
   EXPECT_EQ(runs[0].segment_bytes, 1008u + 32);
@@ -363,7 +363,7 @@ TEST_F(OutboundTest, KeepsRunsWithinTheirBound) {
     packet.reserve(packet.size() + StagedPacket::kScratchBytes);
     ASSERT_TRUE(alice().outbound.Add({}, packet, pair_.clock.boot));
   }
-  alice().outbound.Flush(pair_.clock.boot);
+  alice().outbound.Flush(pair_.clock.boot, *alice().engine);
   std::size_t bytes = 0;
   for (const SealedRun& run : alice().outbound.runs()) {
     EXPECT_LE(run.data.size(), 65473u);
@@ -412,7 +412,7 @@ TEST_F(OutboundTest, CountsTheBytesOfWhatWasSent_CONF93) {
     packet.reserve(packet.size() + StagedPacket::kScratchBytes);
     ASSERT_TRUE(alice().outbound.Add({}, packet, pair_.clock.boot));
   }
-  alice().outbound.Flush(pair_.clock.boot);
+  alice().outbound.Flush(pair_.clock.boot, *alice().engine);
   ASSERT_EQ(alice().outbound.runs().size(), 1u);
   alice().outbound.OnSent(alice().outbound.runs()[0], /*datagrams_sent=*/1, /*clear_source=*/false);
   alice().outbound.Clear();
@@ -426,7 +426,7 @@ TEST_F(OutboundTest, LetsGoOfASourceThatTheKernelRefuses_CONF89) {
   Packet packet = TestPair::ToBob();
   packet.reserve(packet.size() + StagedPacket::kScratchBytes);
   ASSERT_TRUE(alice().outbound.Add({}, packet, pair_.clock.boot));
-  alice().outbound.Flush(pair_.clock.boot);
+  alice().outbound.Flush(pair_.clock.boot, *alice().engine);
   alice().outbound.OnSent(alice().outbound.runs()[0], 0, /*clear_source=*/true);
   alice().outbound.Clear();
   EXPECT_FALSE(alice().peer()->endpoint->source.is_set());

@@ -156,7 +156,7 @@ class StagingRace : public ::testing::Test {
       packet.reserve(packet.size() + StagedPacket::kScratchBytes);
       ASSERT_TRUE(core.outbound.Add({}, packet, TestClock::kStart));
     }
-    core.outbound.Flush(TestClock::kStart);
+    core.outbound.Flush(TestClock::kStart, *core.engine);
     core.outbound.Clear();
     thread.join();
   }

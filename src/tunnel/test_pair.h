@@ -128,8 +128,8 @@ class Core {
         exchange(limits),
         tunnel(exchange, random, clock.boot),
         engine(AeadEngine::Create(AeadBackend::kSodium)),
-        outbound(exchange, *engine, random, /*max_run_bytes=*/65473),
-        inbound(exchange, queue, *engine),
+        outbound(exchange, random, /*max_run_bytes=*/65473),
+        inbound(exchange, queue),
         clock_(clock) {
     exchange.mtu = kDefaultMtu;
     SetKey(PrivateKey::Generate(random));
@@ -202,7 +202,7 @@ class Core {
                     std::size_t segment_bytes = 0) {
     if (bytes.empty()) return;
     const std::size_t segment = segment_bytes == 0 ? bytes.size() : segment_bytes;
-    inbound.Process(bytes, segment, Endpoint{from, LocalSource{address.ip, kInterface}}, ecn, clock_.boot);
+    inbound.Process(bytes, segment, Endpoint{from, LocalSource{address.ip, kInterface}}, ecn, clock_.boot, *engine);
     for (const MutableBytes packet : inbound.packets()) received.emplace_back(packet.begin(), packet.end());
     const std::vector<std::shared_ptr<Peer>> to_flush(inbound.to_flush().begin(), inbound.to_flush().end());
     inbound.Clear();
@@ -219,7 +219,7 @@ class Core {
     Settle();
   }
   void SendStaged(const std::shared_ptr<Peer>& peer, bool keepalive_if_none) {
-    outbound.SendStaged(peer, keepalive_if_none, clock_.boot);
+    outbound.ReserveStaged(peer, keepalive_if_none, clock_.boot);
     Collect();
   }
 
@@ -292,7 +292,7 @@ class Core {
   }
   // Seals what was added and puts it on the wire, as the data thread does.
   void Collect() {
-    outbound.Flush(clock_.boot);
+    outbound.Flush(clock_.boot, *engine);
     for (const SealedRun& run : outbound.runs()) {
       std::size_t count = 0;
       for (std::size_t at = 0; can_send && at < run.data.size(); at += run.segment_bytes, ++count) {

@@ -20,7 +20,7 @@ class TunnelLoad : public testing::Test {
     forged[0] = 1;
     for (std::size_t i = 0; i < count; ++i) {
       Packet copy = forged;
-      victim.inbound.Process(copy, copy.size(), Endpoint{At("203.0.113.1:1"), {}}, 0, pair_.clock.boot);
+      victim.inbound.Process(copy, copy.size(), Endpoint{At("203.0.113.1:1"), {}}, 0, pair_.clock.boot, *victim.engine);
       victim.inbound.Clear();
     }
   }
@@ -65,7 +65,7 @@ TEST_F(TunnelLoad, BeginsAtAnEighthOfTheQueue_CONF32_CONF62) {
   forged[0] = 1;
   for (int i = 0; i < 4096 / 8 - 1; ++i) {
     Packet copy = forged;
-    other.bob.inbound.Process(copy, copy.size(), Endpoint{}, 0, other.clock.boot);
+    other.bob.inbound.Process(copy, copy.size(), Endpoint{}, 0, other.clock.boot, *other.bob.engine);
     other.bob.inbound.Clear();
   }
   other.bob.Receive(other.alice.TakeOne());  // the 512th

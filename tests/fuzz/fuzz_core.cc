@@ -284,7 +284,7 @@ class World {
     for (std::size_t i = 0; i < kUnderLoadQueueLength; ++i) {
       Packet forged(sizeof(InitiationMessage));
       forged[0] = 1;
-      core.inbound.Process(forged, forged.size(), Endpoint{At("203.0.113.1:1"), {}}, 0, pair_.clock.boot);
+      core.inbound.Process(forged, forged.size(), Endpoint{At("203.0.113.1:1"), {}}, 0, pair_.clock.boot, *core.engine);
       core.inbound.Clear();
     }
     const auto before = StateOf(core);

@@ -14,7 +14,7 @@ host left
 host right
 link left right 192.0.2.1/24 192.0.2.2/24
 make_keys left right
-export WG_THREADS=2  # two outbound threads, each with a TUN queue
+export WG_THREADS=4 ADIT_TUN_QUEUES=2  # four threads a direction, outbound two to a TUN queue
 start_device left wg0
 start_device right wg0
 left=$(cat "$tmp/left.pub") right=$(cat "$tmp/right.pub")

@@ -26,10 +26,10 @@ void EventLog::AddLine(HostId host, std::string text) {
   if (last_.size() > kKept) last_.pop_front();
 }
 
-Host::Core::Core(const ProtocolLimits& limits, AeadEngine& aead, Random& random, Instant now)
+Host::Core::Core(const ProtocolLimits& limits, Random& random, Instant now)
     : exchange(limits),
-      outbound(exchange, aead, random, kMaxRunBytes),
-      inbound(exchange, handshakes, aead),
+      outbound(exchange, random, kMaxRunBytes),
+      inbound(exchange, handshakes),
       tunnel(exchange, random, now) {
   exchange.mtu = kDefaultMtu;
 }
@@ -187,7 +187,7 @@ void Host::Start() {
   services_.log.Add(id_, "starts");
   CorrectWallClock();
   ++incarnation_;
-  core_ = std::make_unique<Core>(limits_, services_.aead, random_, services_.simulator.now());
+  core_ = std::make_unique<Core>(limits_, random_, services_.simulator.now());
   is_control_woken_ = is_flush_woken_ = false;
   timer_at_.reset();
   services_.observer.OnStarted(id_, public_key());
@@ -389,7 +389,7 @@ void Host::FlushTurn() {
       continue;
     }
     services_.observer.OnFlush(id_, remote);
-    core_->outbound.SendStaged(request.peer, request.keepalive_if_none, services_.simulator.now());
+    core_->outbound.ReserveStaged(request.peer, request.keepalive_if_none, services_.simulator.now());
     FlushAndSend();
   }
   AfterStep();
@@ -417,7 +417,7 @@ void Host::SendInner(HostId remote, std::vector<std::vector<std::uint8_t>> packe
 
 void Host::FlushAndSend() {
   Outbound& outbound = core_->outbound;
-  outbound.Flush(services_.simulator.now());
+  outbound.Flush(services_.simulator.now(), services_.aead);
   for (const SealedRun& run : outbound.runs()) {
     const HostId remote = RemoteOf(run.peer->public_key);
     const Peer& peer = *run.peer;
@@ -484,7 +484,7 @@ void Host::Receive(std::span<Datagram> group) {
   const Snapshot before = Snap();
   const bool is_congested = (group.front().tos & 3) == 3;
   inbound.Process(data, segment_bytes, Endpoint{group.front().from, {}}, group.front().tos & 3,
-                  services_.simulator.now());
+                  services_.simulator.now(), services_.aead);
   PlantInData(before, group);
   const Snapshot after = Snap();
   services_.observer.OnDataArrived(id_, arrived_data, before, after);

@@ -118,7 +118,7 @@ class Host {
  private:
   // All that a restart loses.
   struct Core {
-    Core(const ProtocolLimits& limits, AeadEngine& aead, Random& random, Instant now);
+    Core(const ProtocolLimits& limits, Random& random, Instant now);
     Exchange exchange;
     HandshakeQueue handshakes;
     Outbound outbound;
