@@ -11,6 +11,10 @@
 //       UDP, whatever the machine says to it. Prints how many were sent and how many refused.
 //   adit_lab hold tcp ADDRESS PORT
 //       Connects, prints "connected ADDRESS" (our end), sends a byte every 50 ms; when that ends prints "error ENAME".
+//   adit_lab drip PORT COUNT MS
+//       Sends COUNT chunks of 16 KiB, one every MS, to the first who connects; prints their checksum.
+//   adit_lab download ADDRESS PORT
+//       Takes all that comes from there; prints "bytes N sum CHECKSUM gap MS", the longest time in which nothing came.
 //   adit_lab advertise DEV [PREFIX/64]
 //       One IPv6 router advertisement (RFC 4861 §4.2) of a default router for 1800 s, with a prefix to make addresses
 //       of if there is one.
@@ -98,8 +102,7 @@ void SetOption(int fd, int level, int name, int value, const char* what) {
   if (setsockopt(fd, level, name, &value, sizeof value) != 0) Die(what);
 }
 
-// ---- serve
-// ------------------------------------------------------------------------------------------------------------
+// ---- serve ------------------------------------------------------------------------------------------------------
 
 // A host with IPv6 switched off has IPv4 services only.
 int ListenSocket(int type, int port) {
@@ -183,8 +186,7 @@ int Serve(int port) {
   }
 }
 
-// ---- ask
-// --------------------------------------------------------------------------------------------------------------
+// ---- ask --------------------------------------------------------------------------------------------------------
 
 struct Question {
   std::string kind;
@@ -282,8 +284,7 @@ int Ask(const std::vector<std::string>& words) {
   return error == 0 ? 0 : 1;
 }
 
-// ---- flood, hold
-// ------------------------------------------------------------------------------------------------------
+// ---- flood, hold ------------------------------------------------------------------------------------------------
 
 int Flood(const std::string& to, int port, int per_second, double seconds) {
   const Address address = ParseAddress(to, port);
@@ -318,8 +319,67 @@ int Hold(const std::string& to, int port) {
   return 0;
 }
 
-// ---- advertise
-// --------------------------------------------------------------------------------------------------------
+// ---- drip, download ---------------------------------------------------------------------------------------------
+
+// FNV-1a, over whatever pieces the data comes in.
+struct Checksum {
+  std::uint64_t value = 0xcbf29ce484222325;
+  void Add(const char* data, std::size_t size) {
+    for (std::size_t i = 0; i < size; ++i) value = (value ^ static_cast<std::uint8_t>(data[i])) * 0x100000001b3;
+  }
+};
+
+int Drip(int port, int count, int milliseconds) {
+  const int listener = ListenSocket(SOCK_STREAM, port);
+  std::puts("ready");
+  std::fflush(stdout);
+  const int fd = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
+  if (fd < 0) Die("accept");
+  Checksum sum;
+  std::uint32_t state = 1;
+  for (int i = 0; i < count; ++i) {
+    std::vector<char> chunk(16384);
+    for (char& byte : chunk) {
+      state = state * 1664525 + 1013904223;
+      byte = static_cast<char>(state >> 24);
+    }
+    for (std::size_t sent = 0; sent < chunk.size();) {
+      const ssize_t n = send(fd, chunk.data() + sent, chunk.size() - sent, MSG_NOSIGNAL);
+      if (n <= 0) Die("send");
+      sent += static_cast<std::size_t>(n);
+    }
+    sum.Add(chunk.data(), chunk.size());
+    std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+  }
+  std::printf("sum %016lx\n", static_cast<unsigned long>(sum.value));
+  return 0;
+}
+
+int Download(const std::string& from, int port) {
+  const Address address = ParseAddress(from, port);
+  const int fd = socket(address.family(), SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) Die("socket");
+  if (connect(fd, address.get(), address.length) != 0) Die("connect");
+  Checksum sum;
+  std::size_t bytes = 0;
+  Clock::duration gap{};
+  auto last = Clock::now();
+  for (;;) {
+    char data[65536];
+    const ssize_t n = recv(fd, data, sizeof data, 0);
+    if (n < 0) Die("recv");
+    gap = std::max(gap, Clock::now() - last);
+    last = Clock::now();
+    if (n == 0) break;
+    sum.Add(data, static_cast<std::size_t>(n));
+    bytes += static_cast<std::size_t>(n);
+  }
+  std::printf("bytes %zu sum %016lx gap %ld\n", bytes, static_cast<unsigned long>(sum.value),
+              static_cast<long>(std::chrono::duration_cast<std::chrono::milliseconds>(gap).count()));
+  return 0;
+}
+
+// ---- advertise --------------------------------------------------------------------------------------------------
 
 int Advertise(const std::string& device, const std::string& prefix) {
   struct {
@@ -351,8 +411,7 @@ int Advertise(const std::string& device, const std::string& prefix) {
   return 0;
 }
 
-// ---- frame
-// ------------------------------------------------------------------------------------------------------------
+// ---- frame ------------------------------------------------------------------------------------------------------
 
 constexpr std::uint16_t kCanaryEtherType = 0x88b5;  // IEEE 802's "local experimental"
 
@@ -380,6 +439,10 @@ int main(int argc, char** argv) {
   if (command == "flood" && words.size() == 4) {
     return Flood(words[0], std::stoi(words[1]), std::stoi(words[2]), std::stod(words[3]));
   }
+  if (command == "drip" && words.size() == 3) {
+    return Drip(std::stoi(words[0]), std::stoi(words[1]), std::stoi(words[2]));
+  }
+  if (command == "download" && words.size() == 2) return Download(words[0], std::stoi(words[1]));
   if (command == "hold" && words.size() == 3) return Hold(words[1], std::stoi(words[2]));
   if (command == "frame" && words.size() == 2) return Frame(words[0], words[1]);
   if (command == "advertise" && !words.empty()) return Advertise(words[0], words.size() > 1 ? words[1] : "");

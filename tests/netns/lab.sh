@@ -27,7 +27,7 @@
 #
 #   01  endpoint inside the allowed IPs            loops.sh
 #   02  default route lost                         loops.sh
-#   03  mark stripped                              -
+#   03  mark stripped                              loops.sh
 #   04  endpoint on the LAN                        loops.sh
 #   05  no leak while coming up                    -
 #   06  LAN kept                                   lan.sh
@@ -71,7 +71,7 @@
 #   44  TunnelVision                               pushed_routes.sh   replayed: DHCP option 121
 #   45  TunnelCrack LocalNet                       pushed_routes.sh
 #   46  TunnelVision on private ranges             -
-#   47  TunnelCrack ServerIP                       -
+#   47  TunnelCrack ServerIP                       pushed_routes.sh
 #   48  CVE-2019-14899                             -
 #   49  SO_BINDTODEVICE                            -
 #   50  flow opened before up                      -

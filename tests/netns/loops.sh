@@ -5,7 +5,7 @@
 # timeout: 90
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/lab.sh"
-require_tools ping
+require_tools ping jq
 lab_up
 
 outer="udp and dst port $kTunnelPort and dst host 203.0.113.10"
@@ -52,6 +52,34 @@ ping_c -c 5 -i 0.1 -W 1 8.8.8.8 >/dev/null || true
 oracle_stop
 control "without the mark's rules they did" at_least 1 "$outer"
 mend_mark
+check "down" adit_down
+passes
+
+scenario 3 "a foreign filter strips the engine's mark: its packets are dropped in the tunnel and counted, and nothing spins"
+loops_counted() { a status wg0 --json | jq '[.. | .loop? | numbers] | add // 0'; }
+# In hundredths of a second, of all threads.
+cpu_time() { awk '{ sub(/^.*\) /, ""); print $12 + $13 }' "/proc/$(adit_pid)/stat"; }
+check "up" adit_up
+check "the tunnel carries" ping_c -c 1 8.8.8.8
+control "with the mark nothing is counted" equal 0 "$(loops_counted)"
+in_host c nft -f - <<'NFT'
+table inet strips_marks {
+  chain out { type route hook output priority -100; udp dport 51820 meta mark set 0; }
+}
+NFT
+oracle_start
+before=$(cpu_time)
+start=${EPOCHREALTIME//[.,]/}
+check_fails "no answer" ping_c -c 40 -i 0.05 -W 1 8.8.8.8
+hundredths=$(((${EPOCHREALTIME//[.,]/} - start) / 10000))
+used=$(($(cpu_time) - before))
+check "the oracle saw everything" oracle_stop
+check "it is counted as a loop" test "$(loops_counted)" -gt 0
+check "each packet once: no more than were sent and a few of the engine's own" test "$(loops_counted)" -le 60
+check "less than 5 % of a processor ($used of $hundredths hundredths of a second)" test $((used * 20)) -lt "$hundredths"
+check "nothing leaked" clean
+in_host c nft delete table inet strips_marks
+check "without the filter the tunnel carries again" wait_for 6 ping_c -c 1 -W 1 8.8.8.8
 check "down" adit_down
 passes
 

@@ -72,6 +72,33 @@ in_host c ip address delete 8.0.0.2/6 dev eth0
 in_host r ip address delete 8.0.0.1/6 dev br0
 passes
 
+scenario 47 "TunnelCrack ServerIP: the endpoint's name resolves to a web site's address: all but the tunnel's own port stays in it"
+# s answers on 8.8.8.8 too, with the engine behind port 51820 there: the lie costs nothing but the loop.
+echo "8.8.8.8 vpn.example.test" >>/etc/hosts
+endpoint=vpn.example.test:$kTunnelPort
+client_conf
+check "up" adit_up
+check "the endpoint is the site" grep -q "8.8.8.8:$kTunnelPort" <(n c wg show wg0 endpoints)
+approved_too="udp dst port $kTunnelPort and dst host 8.8.8.8"
+oracle_start
+for kind in tcp udp; do check "the site sees the tunnel's address, $kind" sees c $kind 8.8.8.8 10.9.0.2; done
+check "... also on the tunnel's own port, without the engine's mark" fails in_host c "$lab" ask tcp 8.8.8.8 $kTunnelPort --wait 200
+check "the oracle saw everything" oracle_stop
+check "the tunnel was used" at_least 2 "$approved_too"
+check "nothing leaked" clean
+# What a host route for the endpoint does: everything to that address goes beside the tunnel.
+in_host c ip rule add priority 100 to 8.8.8.8 lookup main
+oracle_start
+control "behind a route for the endpoint it sees our own address" sees c tcp 8.8.8.8 192.168.1.2
+oracle_stop
+control "... and the oracle says so" leaks "tcp and dst host 8.8.8.8"
+in_host c ip rule delete priority 100
+check "down" adit_down
+approved_too=""
+endpoint=203.0.113.10:$kTunnelPort
+client_conf
+passes
+
 scenario 17 "a router advertisement that comes after up: IPv6 stays in the tunnel"
 set_sysctl c net.ipv6.conf.eth0.accept_ra=2
 in_host c ip -6 route delete default
