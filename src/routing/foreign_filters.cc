@@ -119,6 +119,7 @@ class RuleReader {
 std::string FilterPlace::ToString() const { return fmt::format("table {} {}, chain {}", family, table, chain); }
 
 void ReadFilterChain(nlmsghdr* message, ForeignFilters& filters) {
+  if (nlmsg_datalen(message) < static_cast<int>(sizeof(nfgenmsg))) return;
   const Attributes chain = Attributes::Of(message, sizeof(nfgenmsg));
   const std::uint8_t family = FamilyOfMessage(message);
   FilterPlace place{FamilyName(family), chain.String(NFTA_CHAIN_TABLE), chain.String(NFTA_CHAIN_NAME)};
@@ -129,6 +130,7 @@ void ReadFilterChain(nlmsghdr* message, ForeignFilters& filters) {
 }
 
 void ReadFilterRule(nlmsghdr* message, ForeignFilters& filters) {
+  if (nlmsg_datalen(message) < static_cast<int>(sizeof(nfgenmsg))) return;
   const Attributes rule = Attributes::Of(message, sizeof(nfgenmsg));
   const std::uint8_t family = FamilyOfMessage(message);
   FilterPlace place{FamilyName(family), rule.String(NFTA_RULE_TABLE), rule.String(NFTA_RULE_CHAIN)};
