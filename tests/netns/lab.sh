@@ -63,9 +63,9 @@
 #   36  10,000 foreign changes                     -
 #   37  address change during a transfer           -
 #   38  Wi-Fi to Ethernet                          -
-#   39  suspend                                    -
+#   39  suspend                                    roam.sh            1 s instead of 200
 #   40  DHCP renewal under the kill switch         -
-#   41  uplink back with another gateway           -
+#   41  uplink back with another gateway           roam.sh            2 s instead of 10 min
 #   42  endpoint's name changes address            -
 #   43  A and AAAA, IPv6 broken                    -
 #   44  TunnelVision                               pushed_routes.sh   replayed: DHCP option 121
