@@ -25,17 +25,19 @@ void CountPackets(benchmark::State& state, std::size_t packets, std::size_t size
   state.SetBytesProcessed(static_cast<std::int64_t>(total) * static_cast<std::int64_t>(size));
 }
 
-constexpr std::size_t kSlot = 4096;  // room for one message and its tag
+// Room for one message and its tag. Not a power of two, which would put all of a batch into one set of the cache.
+constexpr std::size_t Slot(std::size_t size) { return (size + kAeadTagBytes + 63) / 64 * 64; }
 
 void SealInPlace(benchmark::State& state, AeadBackend backend, std::size_t packets, std::size_t size) {
+  const std::size_t slot = Slot(size);
   const auto engine = AeadEngine::Create(backend);
   const AeadKey key(std::vector<std::uint8_t>(32, 7));
-  std::vector<std::uint8_t> memory(packets * kSlot);
+  std::vector<std::uint8_t> memory(packets * slot);
   std::vector<SealJob> jobs(packets);
   std::uint64_t counter = 0;
   for (auto _ : state) {
     for (std::size_t i = 0; i < packets; ++i) {
-      std::uint8_t* const at = memory.data() + i * kSlot;
+      std::uint8_t* const at = memory.data() + i * slot;
       jobs[i] = {{}, at, size, 0, counter++, at};
     }
     engine->Seal(key, jobs);
@@ -46,13 +48,14 @@ void SealInPlace(benchmark::State& state, AeadBackend backend, std::size_t packe
 
 // As the engine does it: the head stamped in front of its payload, padding, and the GSO slot as the target.
 void SealSplit(benchmark::State& state, AeadBackend backend, std::size_t packets, std::size_t size) {
-  constexpr std::size_t kHead = 52;  // IPv4 and TCP with time stamps
+  const std::size_t slot = Slot(size + 15);  // with padding
+  constexpr std::size_t kHead = 52;          // IPv4 and TCP with time stamps
   const auto engine = AeadEngine::Create(backend);
   const AeadKey key(std::vector<std::uint8_t>(32, 7));
   const std::size_t payload = size - kHead;
   const std::size_t padding = (16 - size % 16) % 16;
   std::vector<std::uint8_t> packet(kHead + packets * payload + 16);
-  std::vector<std::uint8_t> heads(packets * kHead), out(packets * kSlot);
+  std::vector<std::uint8_t> heads(packets * kHead), out(packets * slot);
   std::vector<SealJob> jobs(packets);
   std::uint64_t counter = 0;
   for (auto _ : state) {
@@ -72,11 +75,12 @@ void SealSplit(benchmark::State& state, AeadBackend backend, std::size_t packets
 
 // Opening in place destroys the message, so each round starts with a copy; CopyOnly is what that costs.
 void OpenInPlace(benchmark::State& state, AeadBackend backend, std::size_t packets, std::size_t size) {
+  const std::size_t slot = Slot(size);
   const auto engine = AeadEngine::Create(backend);
   const AeadKey key(std::vector<std::uint8_t>(32, 7));
-  std::vector<std::uint8_t> memory(packets * kSlot);
+  std::vector<std::uint8_t> memory(packets * slot);
   for (std::size_t i = 0; i < packets; ++i) {
-    std::uint8_t* const at = memory.data() + i * kSlot;
+    std::uint8_t* const at = memory.data() + i * slot;
     const SealJob seal{{}, at, size, 0, i, at};
     engine->Seal(key, {&seal, 1});
   }
@@ -84,8 +88,8 @@ void OpenInPlace(benchmark::State& state, AeadBackend backend, std::size_t packe
   std::vector<OpenJob> jobs(packets);
   for (auto _ : state) {
     for (std::size_t i = 0; i < packets; ++i) {
-      std::uint8_t* const at = memory.data() + i * kSlot;
-      std::memcpy(at, sealed.data() + i * kSlot, size + kAeadTagBytes);
+      std::uint8_t* const at = memory.data() + i * slot;
+      std::memcpy(at, sealed.data() + i * slot, size + kAeadTagBytes);
       jobs[i] = {at, size + kAeadTagBytes, i};
     }
     engine->Open(key, jobs);
@@ -96,10 +100,11 @@ void OpenInPlace(benchmark::State& state, AeadBackend backend, std::size_t packe
 }
 
 void CopyOnly(benchmark::State& state, std::size_t packets, std::size_t size) {
-  std::vector<std::uint8_t> memory(packets * kSlot), sealed(packets * kSlot);
+  const std::size_t slot = Slot(size);
+  std::vector<std::uint8_t> memory(packets * slot), sealed(packets * slot);
   for (auto _ : state) {
     for (std::size_t i = 0; i < packets; ++i) {
-      std::memcpy(memory.data() + i * kSlot, sealed.data() + i * kSlot, size + kAeadTagBytes);
+      std::memcpy(memory.data() + i * slot, sealed.data() + i * slot, size + kAeadTagBytes);
     }
     benchmark::ClobberMemory();
   }
@@ -109,14 +114,15 @@ void CopyOnly(benchmark::State& state, std::size_t packets, std::size_t size) {
 #ifdef ADIT_HAVE_IPSEC_MB
 // The yardstick: nothing but the library's job call, over the same memory as SealInPlace.
 void BareIpsecMb(benchmark::State& state, std::size_t packets, std::size_t size) {
+  const std::size_t slot = Slot(size);
   IMB_MGR* const manager = alloc_mb_mgr(0);
   init_mb_mgr_avx512(manager);
   const std::vector<std::uint8_t> key(32, 7);
-  std::vector<std::uint8_t> memory(packets * kSlot);
+  std::vector<std::uint8_t> memory(packets * slot);
   std::uint64_t nonce[2] = {};
   for (auto _ : state) {
     for (std::size_t i = 0; i < packets; ++i) {
-      std::uint8_t* const at = memory.data() + i * kSlot;
+      std::uint8_t* const at = memory.data() + i * slot;
       ++nonce[1];
       IMB_JOB* const job = IMB_GET_NEXT_JOB(manager);
       job->cipher_direction = IMB_DIR_ENCRYPT;
@@ -148,15 +154,16 @@ void BareIpsecMb(benchmark::State& state, std::size_t packets, std::size_t size)
 #endif
 
 void BareOpenSsl(benchmark::State& state, std::size_t packets, std::size_t size) {
+  const std::size_t slot = Slot(size);
   EVP_CIPHER* const cipher = EVP_CIPHER_fetch(nullptr, "ChaCha20-Poly1305", nullptr);
   EVP_CIPHER_CTX* const context = EVP_CIPHER_CTX_new();
   const std::vector<std::uint8_t> key(32, 7);
-  std::vector<std::uint8_t> memory(packets * kSlot);
+  std::vector<std::uint8_t> memory(packets * slot);
   std::uint64_t nonce[2] = {};
   EVP_EncryptInit_ex2(context, cipher, key.data(), nullptr, nullptr);
   for (auto _ : state) {
     for (std::size_t i = 0; i < packets; ++i) {
-      std::uint8_t* const at = memory.data() + i * kSlot;
+      std::uint8_t* const at = memory.data() + i * slot;
       ++nonce[1];
       int written = 0;
       EVP_EncryptInit_ex2(context, nullptr, nullptr, reinterpret_cast<const std::uint8_t*>(nonce) + 4, nullptr);
@@ -261,6 +268,18 @@ void RegisterAead() {
       with("Open/" + name, shape, [=](benchmark::State& state) { OpenInPlace(state, backend, packets, size); });
     }
     with("CopyOnly", shape, [=](benchmark::State& state) { CopyOnly(state, packets, size); });
+  }
+  // Where batches begin to be worth it, by number and by size.
+  for (const std::size_t size : {64u, 256u, 512u, 1024u, 1424u, 4096u, 8912u}) {
+    for (const std::size_t packets : {2u, 4u, 6u, 8u, 16u, 45u}) {
+      for (const AeadBackend backend : backends) {
+        const std::string name(Name(backend));
+        with("Batch/Seal/" + name, {packets, size},
+             [=](benchmark::State& state) { SealSplit(state, backend, packets, size); });
+        with("Batch/Open/" + name, {packets, size},
+             [=](benchmark::State& state) { OpenInPlace(state, backend, packets, size); });
+      }
+    }
   }
 }
 

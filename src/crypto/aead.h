@@ -57,9 +57,9 @@ struct OpenJob {
   bool is_authentic = false;
 };
 
-enum class AeadBackend { kIpsecMb, kOpenSsl, kSodium };
+enum class AeadBackend { kLanes, kIpsecMb, kOpenSsl, kSodium };
 
-std::string_view Name(AeadBackend backend);  // "ipsec-mb", "openssl", "libsodium": what status shows and options take
+std::string_view Name(AeadBackend backend);  // "lanes", "ipsec-mb", …: what status shows and options take
 std::optional<AeadBackend> ParseAeadBackend(std::string_view name);
 // Those that were built in and that this CPU can run at full speed, best first; never empty. Without `allow_avx512`
 // none that we choose for its AVX-512 (what OpenSSL does inside is its own affair).

@@ -51,8 +51,14 @@ class AeadEngineForVectors : public AeadEngine {
 // REQUIRES: backend is available.
 std::unique_ptr<AeadEngineForVectors> CreateForVectors(AeadBackend backend);
 
+// Best first, of those whose condition is not known at compile time.
+std::vector<AeadBackend> ChooseBackends(bool runs_lanes, bool runs_ipsec_mb);
+
 bool CpuRunsIpsecMb();
+// It has the instructions, and the kernel has passed its self-test.
+bool CpuRunsLanes();
 std::unique_ptr<AeadEngineForVectors> MakeIpsecMbEngine();
+std::unique_ptr<AeadEngineForVectors> MakeLanesEngine();
 std::unique_ptr<AeadEngineForVectors> MakeOpenSslEngine();
 std::unique_ptr<AeadEngineForVectors> MakeSodiumEngine();
 

@@ -121,7 +121,8 @@ class BackendTest : public testing::TestWithParam<AeadBackend> {
   std::unique_ptr<internal::AeadEngineForVectors> engine_;
 };
 
-inline const auto kAllBackends = testing::Values(AeadBackend::kIpsecMb, AeadBackend::kOpenSsl, AeadBackend::kSodium);
+inline const auto kAllBackends =
+    testing::Values(AeadBackend::kLanes, AeadBackend::kIpsecMb, AeadBackend::kOpenSsl, AeadBackend::kSodium);
 
 inline std::string BackendTestName(const testing::TestParamInfo<AeadBackend>& info) {
   std::string name(Name(info.param));
