@@ -81,6 +81,9 @@ unit() {
   junit "$xml" "$2" >"$out/$1.results"
   cat "$out/$1.results" >>"$out/results"
   awk -F'\t' '$2 == "pass" { print $3 }' "$out/$1.results" | grep -oE 'CONF[0-9]+' | tr -d 'A-Z' >>"$out/asserted" || true
+  # A failure scenario may be a unit test: its name ends in _SCENARIO31.
+  awk -F'\t' '$2 == "pass" && match($3, /_SCENARIO[0-9]+$/) { printf "scenario %02d pass: %s\n", substr($3, RSTART + 9), $3 }' \
+    "$out/$1.results" >>"$out/scenarios"
   [[ -s $out/$1.results ]] || return 0
   if grep -q $'\tfail\t' "$out/$1.results"; then
     grep -vE '^ *Start +[0-9]+:|^ *[0-9]+/[0-9]+ Test .* (Passed|\*\*\*Skipped) ' "$log"

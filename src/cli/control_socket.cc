@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <cstring>
 #include <list>
+#include <utility>
 #include <vector>
 
 #include "base/fd.h"
@@ -55,6 +56,10 @@ class ControlSocket::Impl : public std::enable_shared_from_this<Impl> {
     stoppers_.clear();
   }
 
+  void AnswerReloads(const std::string& answer) {
+    for (const auto& client : std::exchange(reloaders_, {})) Write(client, answer);
+  }
+
   void Close() {
     boost::system::error_code ignored;
     acceptor_.close(ignored);
@@ -62,6 +67,7 @@ class ControlSocket::Impl : public std::enable_shared_from_this<Impl> {
     for (const auto& client : clients_) client->Close();
     clients_.clear();
     stoppers_.clear();
+    reloaders_.clear();
     handlers_ = {};
   }
 
@@ -103,6 +109,7 @@ class ControlSocket::Impl : public std::enable_shared_from_this<Impl> {
     client->Close();
     std::erase(clients_, client);
     std::erase(stoppers_, client);
+    std::erase(reloaders_, client);
   }
 
   void ReadRequest(const std::shared_ptr<Client>& client) {
@@ -128,8 +135,17 @@ class ControlSocket::Impl : public std::enable_shared_from_this<Impl> {
       handlers_.stop();
       return;
     }
+    if (request == "reload" && handlers_.reload) {
+      reloaders_.push_back(client);
+      handlers_.reload();
+      return;
+    }
     if (request != "status" && request != "status keys") return Drop(client);
-    client->output = handlers_.status(request == "status keys") + "\n";
+    Write(client, handlers_.status(request == "status keys"));
+  }
+
+  void Write(const std::shared_ptr<Client>& client, const std::string& answer) {
+    client->output = answer + "\n";
     boost::asio::async_write(client->stream, boost::asio::buffer(client->output),
                              [self = shared_from_this(), client](const boost::system::error_code& error, std::size_t) {
                                if (error) return self->Drop(client);
@@ -142,8 +158,9 @@ class ControlSocket::Impl : public std::enable_shared_from_this<Impl> {
   boost::asio::steady_timer pause_{io_};
   std::string path_;
   ControlHandlers handlers_;
-  std::vector<std::shared_ptr<Client>> clients_;   // at most kMaxControlClients
-  std::vector<std::shared_ptr<Client>> stoppers_;  // those of `clients_` that wait for the end
+  std::vector<std::shared_ptr<Client>> clients_;  // at most kMaxControlClients
+  std::vector<std::shared_ptr<Client>> stoppers_;
+  std::vector<std::shared_ptr<Client>> reloaders_;  // those of `clients_` that wait for the end
 };
 
 Result<std::unique_ptr<ControlSocket>> ControlSocket::Listen(boost::asio::io_context& io, const std::string& path,
@@ -156,6 +173,7 @@ Result<std::unique_ptr<ControlSocket>> ControlSocket::Listen(boost::asio::io_con
 ControlSocket::ControlSocket(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 ControlSocket::~ControlSocket() { impl_->Close(); }
 void ControlSocket::AnswerStops(const std::string& answer) { impl_->AnswerStops(answer); }
+void ControlSocket::AnswerReloads(const std::string& answer) { impl_->AnswerReloads(answer); }
 
 Result<std::string> AskTunnel(const std::string& socket_path, const std::string& request, Duration timeout) {
   sockaddr_un address{};

@@ -2,6 +2,7 @@
 //
 //   "status\n"       one line of JSON (status.h)
 //   "status keys\n"  the same with private and preshared keys
+//   "reload\n"       reads the file again; the answer comes when that is done: "ok\n", or a sentence what was wrong
 //   "stop\n"         takes the tunnel down; the answer comes when that is done: "ok\n", or a sentence what remains
 //
 // 0600: who may open it may read the keys.
@@ -24,6 +25,7 @@ inline constexpr Duration kControlIdleTimeout = 10s;
 struct ControlHandlers {
   std::function<std::string(bool show_keys)> status;  // without a newline
   std::function<void()> stop;
+  std::function<void()> reload;
 };
 
 // Control thread only.
@@ -36,6 +38,8 @@ class ControlSocket {
 
   // Answers those who asked to stop. The last call before the destructor.
   void AnswerStops(const std::string& answer);
+  // Answers those who asked to reload, who then may ask for more.
+  void AnswerReloads(const std::string& answer);
 
  private:
   class Impl;

@@ -22,9 +22,11 @@ class Served {
  public:
   explicit Served(const std::string& path)
       : path_(path),
-        socket_(*ControlSocket::Listen(io_, path,
-                                       {[](bool keys) { return keys ? std::string(100000, 'k') : "{}"; },
-                                        [this] { boost::asio::post(io_, [this] { socket_->AnswerStops("ok"); }); }})),
+        socket_(
+            *ControlSocket::Listen(io_, path,
+                                   {[](bool keys) { return keys ? std::string(100000, 'k') : "{}"; },
+                                    [this] { boost::asio::post(io_, [this] { socket_->AnswerStops("ok"); }); },
+                                    [this] { boost::asio::post(io_, [this] { socket_->AnswerReloads("done"); }); }})),
         thread_([this] { io_.run(); }) {}
   ~Served() {
     io_.stop();
@@ -64,6 +66,18 @@ TEST_F(ControlSocketTest, AnswersStatusOfAnySize) {
   const Served served(path_);
   EXPECT_EQ(AskTunnel(path_, "status", 5s).value(), "{}");
   EXPECT_EQ(AskTunnel(path_, "status keys", 5s).value(), std::string(100000, 'k'));
+}
+
+TEST_F(ControlSocketTest, AnswersReloadsAndServesOn) {
+  const Served served(path_);
+  const Fd client = Connect();
+  for (const std::string request : {"reload\n", "reload\n", "status\n"}) {
+    ASSERT_EQ(send(client.get(), request.data(), request.size(), 0), static_cast<ssize_t>(request.size()));
+    char buffer[64];
+    const ssize_t size = recv(client.get(), buffer, sizeof buffer, 0);
+    ASSERT_GT(size, 0);
+    EXPECT_EQ(std::string(buffer, static_cast<std::size_t>(size)), request == "status\n" ? "{}\n" : "done\n");
+  }
 }
 
 TEST_F(ControlSocketTest, AnswersStopWhenToldTo) {

@@ -14,6 +14,7 @@
 #include "cli/run_files.h"
 #include "control/uapi_server.h"
 #include "routing/routing.h"
+#include "routing/table_names.h"
 
 namespace adit {
 namespace {
@@ -31,6 +32,7 @@ bool HasLeftovers(const std::string& name, const RunFiles& files) {
 // REQUIRES: the lock is held, so nobody runs it.
 Outcome RemoveLeftovers(const std::string& name, const RunFiles& files) {
   if (const auto cleaned = Cleanup(files.journal); !cleaned) return FailFrom(cleaned.error());
+  RemoveTableNames(name);
   Loop loop;
   if (const auto removed = RemoveLeftDns(loop, name, files); !removed) PrintWarning(removed.error().message);
   unlink(files.socket.c_str());
@@ -42,7 +44,22 @@ Outcome NotRunning(const std::string& name) {
   return FailWith(ExitCode::kFailure, "no tunnel {} of ours is up; `adit status` lists those that are", name);
 }
 
+// Names in a configuration that do not resolve at once are asked for again and again.
+constexpr Duration kReloadTimeout = 60s;
+
 }  // namespace
+
+Outcome RunReload(const ReloadCommand& command) {
+  const auto target = ResolveTarget(command.target);
+  if (!target) return std::unexpected(target.error());
+  const auto answer = AskTunnel(RunFilesOf(target->interface_name).socket, "reload", kReloadTimeout);
+  if (answer && *answer == "ok") return {};
+  if (answer) return FailWith(ExitCode::kFailure, "{}", *answer);
+  const int code = answer.error().code;
+  if (code == ENOENT || code == ECONNREFUSED) return NotRunning(target->interface_name);
+  if (code == EACCES) return FailWith(ExitCode::kEnvironment, "{}; run as root", answer.error().message);
+  return FailWith(ExitCode::kFailure, "{}", answer.error().message);
+}
 
 Outcome RunCleanup(const CleanupCommand& command) {
   const auto target = ResolveTarget(command.target);

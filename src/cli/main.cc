@@ -8,6 +8,7 @@
 #include "cli/device_command.h"
 #include "cli/doctor_command.h"
 #include "cli/down_command.h"
+#include "cli/explain_command.h"
 #include "cli/keys_command.h"
 #include "cli/log.h"
 #include "cli/options.h"
@@ -21,6 +22,8 @@ using namespace adit;
 Outcome Run(const DeviceCommand& command) { return RunDevice(command); }
 Outcome Run(const UpCommand& command) { return RunUp(command); }
 Outcome Run(const DownCommand& command) { return RunDown(command); }
+Outcome Run(const ReloadCommand& command) { return RunReload(command); }
+Outcome Run(const ExplainCommand& command) { return RunExplain(command); }
 Outcome Run(const CleanupCommand& command) { return RunCleanup(command); }
 Outcome Run(const StatusCommand& command) { return RunStatus(command); }
 Outcome Run(const CheckCommand& command) { return RunCheck(command); }

@@ -5,6 +5,7 @@
 #include <array>
 #include <charconv>
 #include <sstream>
+#include <tuple>
 #include <vector>
 
 #include "cli/version.h"
@@ -13,8 +14,8 @@
 namespace adit {
 namespace {
 
-constexpr std::array kCommandNames = {"up",     "run",    "down",   "status", "check", "cleanup",
-                                      "genkey", "genpsk", "pubkey", "demo",   "doctor"};
+constexpr std::array kCommandNames = {"up",      "run",    "down",   "reload", "status", "check", "explain",
+                                      "cleanup", "genkey", "genpsk", "pubkey", "demo",   "doctor"};
 
 bool IsCommandName(std::string_view word) { return std::ranges::find(kCommandNames, word) != kCommandNames.end(); }
 
@@ -74,6 +75,15 @@ std::optional<std::chrono::seconds> ParseSeconds(std::string_view text) {
   return std::chrono::seconds(seconds);
 }
 
+std::optional<std::uint32_t> ParseNumber(std::string_view text) {
+  const bool is_hex = text.starts_with("0x") || text.starts_with("0X");
+  if (is_hex) text.remove_prefix(2);
+  std::uint32_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, is_hex ? 16 : 10);
+  if (error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
+  return number;
+}
+
 }  // namespace
 
 OutcomeOf<ConfTarget> ResolveTarget(std::string_view target) {
@@ -120,11 +130,22 @@ std::expected<Command, NoCommand> ParseCommandLine(std::span<const std::string> 
   add_wait(up);
   add_wait(run);
   CLI::App* down = add_target("down", "Take a tunnel down and leave the machine as it was");
+  CLI::App* reload = add_target("reload", "Read the file of a running tunnel again and apply what is different");
   CLI::App* status_app = add("status", "Show the tunnels that are up");
   status_app->add_option("NAME", status.name, "Only this one");
   status_app->add_flag("--json", status.json, "As JSON");
   status_app->add_flag("--show-keys", status.show_keys, "Show private and preshared keys");
   CLI::App* check = add_target("check", "Validate a file and print what `up` would do, changing nothing");
+  std::string destination;
+  std::string mark;
+  std::string uid;
+  ExplainCommand explain;
+  CLI::App* explain_app = add("explain", "Say where a packet would go, and which rule and route decide it");
+  explain_app->add_option("DEST", destination, "An IP address")->required();
+  explain_app->add_option("--mark", mark, "The packet's mark (fwmark), 0x1000 or 4096");
+  explain_app->add_option("--uid", uid, "The number of the user whose packet it is");
+  explain_app->add_option("--iif", explain.input_device, "The interface by which it comes in, if it is not made here");
+  explain_app->add_flag("--json", explain.json, "As JSON");
   CLI::App* cleanup = add_target("cleanup", "Undo what a crashed run left behind");
   DoctorCommand doctor;
   CLI::App* doctor_app = add("doctor", "Look for what stands in a tunnel's way on this machine, with a cure each");
@@ -154,7 +175,21 @@ std::expected<Command, NoCommand> ParseCommandLine(std::span<const std::string> 
     return command;
   }
   if (down->parsed()) return DownCommand{target};
+  if (reload->parsed()) return ReloadCommand{target};
   if (cleanup->parsed()) return CleanupCommand{target};
+  if (explain_app->parsed()) {
+    const auto ip = IpAddress::Parse(destination);
+    if (!ip) return UsageError(fmt::format("\"{}\" is no IP address; `adit explain` takes no names", destination));
+    explain.destination = *ip;
+    for (const auto& [text, value, what] :
+         {std::tuple{&mark, &explain.mark, "--mark"}, std::tuple{&uid, &explain.uid, "--uid"}}) {
+      if (text->empty()) continue;
+      const auto number = ParseNumber(*text);
+      if (!number) return UsageError(fmt::format("{}={} is not a number up to 0xffffffff", what, *text));
+      *value = *number;
+    }
+    return explain;
+  }
   if (check->parsed()) return CheckCommand{target};
   if (genkey->parsed()) return GenkeyCommand{};
   if (genpsk->parsed()) return GenpskCommand{};

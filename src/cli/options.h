@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <expected>
 #include <optional>
 #include <span>
@@ -9,6 +10,7 @@
 #include <string_view>
 #include <variant>
 
+#include "base/address.h"
 #include "cli/outcome.h"
 
 namespace adit {
@@ -27,6 +29,18 @@ struct UpCommand {
 
 struct DownCommand {
   std::string target;
+};
+
+struct ReloadCommand {
+  std::string target;
+};
+
+struct ExplainCommand {
+  IpAddress destination;
+  std::uint32_t mark = 0;
+  std::uint32_t uid = 0;
+  std::string input_device;  // empty: made on this machine
+  bool json = false;
 };
 
 struct CleanupCommand {
@@ -52,8 +66,9 @@ struct GenpskCommand {};
 struct PubkeyCommand {};
 struct DemoCommand {};
 
-using Command = std::variant<DeviceCommand, UpCommand, DownCommand, CleanupCommand, StatusCommand, CheckCommand,
-                             GenkeyCommand, GenpskCommand, PubkeyCommand, DemoCommand, DoctorCommand>;
+using Command =
+    std::variant<DeviceCommand, UpCommand, DownCommand, ReloadCommand, ExplainCommand, CleanupCommand, StatusCommand,
+                 CheckCommand, GenkeyCommand, GenpskCommand, PubkeyCommand, DemoCommand, DoctorCommand>;
 
 // There is no command to run: help or the version was asked for (kClean, `text` goes to stdout), or the words make no
 // sense (kUsage, `text` is a sentence for stderr).

@@ -38,6 +38,30 @@ TEST(Options, CommandWinsOverAnInterfaceOfItsName) {
   EXPECT_TRUE(std::holds_alternative<DeviceCommand>(*foreground));
 }
 
+TEST(Options, ReadsWhatToExplain) {
+  auto parsed = Parse({"explain", "8.8.8.8"});
+  ASSERT_TRUE(parsed) << parsed.error().text;
+  EXPECT_EQ(std::get<ExplainCommand>(*parsed).destination, *IpAddress::Parse("8.8.8.8"));
+  EXPECT_FALSE(std::get<ExplainCommand>(*parsed).json);
+  parsed = Parse({"explain", "--mark=0x1000", "--uid", "1000", "--iif", "eth0", "--json", "2001:db8::1"});
+  ASSERT_TRUE(parsed) << parsed.error().text;
+  const auto& explain = std::get<ExplainCommand>(*parsed);
+  EXPECT_EQ(explain.mark, 0x1000U);
+  EXPECT_EQ(explain.uid, 1000U);
+  EXPECT_EQ(explain.input_device, "eth0");
+  EXPECT_TRUE(explain.json);
+  for (const std::vector<std::string>& words :
+       std::initializer_list<std::vector<std::string>>{{"explain"},
+                                                       {"explain", "example.com"},
+                                                       {"explain", "1.1.1.1", "--mark=x"},
+                                                       {"explain", "1.1.1.1", "--uid=-1"}}) {
+    EXPECT_EQ(Refused(words).code, ExitCode::kUsage) << ::testing::PrintToString(words);
+  }
+  parsed = Parse({"reload", "wg0"});
+  ASSERT_TRUE(parsed) << parsed.error().text;
+  EXPECT_EQ(std::get<ReloadCommand>(*parsed).target, "wg0");
+}
+
 TEST(Options, ReadsUpAndRunWithAndWithoutWait) {
   struct Case {
     std::vector<std::string> words;

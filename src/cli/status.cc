@@ -33,6 +33,26 @@ Json PeerToJson(const TunnelFacts& facts, const PeerStatus& peer, bool show_keys
   return json;
 }
 
+Json HealthToJson(const RoutingHealth& health) {
+  const auto time = [](std::int64_t at) { return at == 0 ? Json(nullptr) : Json(at); };
+  Json json;
+  json["verified_at"] = time(health.verified_at);
+  json["findings"] = health.findings;
+  json["failures"] = health.failures;
+  json["repairs"] = health.repairs;
+  json["last_repair_at"] = time(health.last_repair_at);
+  json["is_limited"] = health.is_limited;
+  json["interferences"] = Json::array();
+  for (const RoutingHealth::Interference& one : health.interferences) {
+    json["interferences"].push_back({{"culprit", one.culprit.empty() ? Json(nullptr) : Json(one.culprit)},
+                                     {"what", one.what},
+                                     {"count", one.count},
+                                     {"last_at", one.last_at},
+                                     {"is_fight", one.is_fight}});
+  }
+  return json;
+}
+
 Json ToObject(const std::vector<std::pair<std::string, std::uint64_t>>& pairs) {
   Json json = Json::object();
   for (const auto& [name, value] : pairs) json[name] = value;
@@ -67,6 +87,35 @@ std::string DnsToText(const Json& servers, const Json& resolver) {
   if (resolver["repairs"] != 0) text += fmt::format(", put right {} times", resolver["repairs"].dump());
   if (resolver["health"] != "good") text += ", " + resolver["health"].get<std::string>();
   if (const auto detail = resolver["detail"].get<std::string>(); !detail.empty()) text += ": " + detail;
+  return text;
+}
+
+// "verified 3 seconds ago; 2 repairs, the last 1 minute ago", and a line for each thing that is not as it should be.
+std::string HealthToText(const Json& health, std::int64_t now, const Paint& paint) {
+  std::string text;
+  const auto line = [&](std::string_view label, std::string_view value) {
+    text += fmt::format("  {}: {}\n", paint(kBold, label), value);
+  };
+  if (health["verified_at"].is_null()) return text;
+  const bool is_good = health["findings"].empty() && health["failures"].empty();
+  std::string sum = fmt::format("{}, verified {}", is_good ? "good" : "not as planned",
+                                AgoText(now - health["verified_at"].get<std::int64_t>()));
+  if (const auto repairs = health["repairs"].get<std::uint64_t>(); repairs != 0) {
+    sum += fmt::format("; {} repair{}, the last {}", repairs, repairs == 1 ? "" : "s",
+                       AgoText(now - health["last_repair_at"].get<std::int64_t>()));
+  }
+  if (health["is_limited"].get<bool>()) sum += "; repairs are rationed";
+  line("routing", sum);
+  for (const Json& finding : health["findings"]) line("routing finding", finding.get<std::string>());
+  for (const Json& failure : health["failures"]) line("routing failure", failure.get<std::string>());
+  for (const Json& one : health["interferences"]) {
+    const auto count = one["count"].get<std::uint64_t>();
+    line(one["is_fight"].get<bool>() ? "fight" : "interference",
+         fmt::format("{} removed what is ours {} time{}, the last {}: {}",
+                     one["culprit"].is_null() ? "somebody" : one["culprit"].get<std::string>(), count,
+                     count == 1 ? "" : "s", AgoText(now - one["last_at"].get<std::int64_t>()),
+                     one["what"].get<std::string>()));
+  }
   return text;
 }
 
@@ -122,6 +171,7 @@ Json StatusToJson(const TunnelFacts& facts, const DeviceStatus& device, const En
                         {"search", facts.dns.search_domains}};
   }
   json["routing"] = facts.routing;
+  json["routing_health"] = HealthToJson(facts.health);
   json["warnings"] = facts.warnings;
   json["engine"] = {{"is_up", engine.is_up},
                     {"aead", std::string(Name(engine.aead))},
@@ -175,6 +225,7 @@ std::string StatusToText(const Json& status, std::int64_t now, bool colour) {
     drops += fmt::format("{}{} {}", drops.empty() ? "" : ", ", reason, count.dump());
   }
   line("drops", drops.empty() ? "none" : drops);
+  text += HealthToText(status["routing_health"], now, paint);
   for (const Json& warning : status["warnings"]) line("warning", warning.get<std::string>());
   for (const Json& peer : status["peers"]) text += PeerToText(peer, now, paint);
   return text;

@@ -15,6 +15,24 @@
 
 namespace adit {
 
+// How the routing fares while it is up. Times are UNIX seconds, 0: never.
+struct RoutingHealth {
+  struct Interference {
+    std::string culprit;  // "ip (pid 17, started by bash)"; empty if nobody knows
+    std::string what;     // removed the last time
+    std::uint64_t count = 0;
+    std::int64_t last_at = 0;
+    bool is_fight = false;
+  };
+  std::int64_t verified_at = 0;
+  std::vector<std::string> findings;  // what the kernel does otherwise than planned
+  std::vector<std::string> failures;  // what could not be put right
+  std::uint64_t repairs = 0;
+  std::int64_t last_repair_at = 0;
+  bool is_limited = false;  // repairs wait for their budget
+  std::vector<Interference> interferences;
+};
+
 // What neither the device nor the engine knows.
 struct TunnelFacts {
   std::string name;
@@ -28,6 +46,7 @@ struct TunnelFacts {
   DnsReport dns;
   std::vector<std::string> warnings;
   std::map<PublicKey, std::string> peer_names;
+  RoutingHealth health;
 };
 
 nlohmann::ordered_json StatusToJson(const TunnelFacts& facts, const DeviceStatus& device, const EngineStatus& engine,

@@ -48,6 +48,30 @@ Sample MakeSample() {
   return sample;
 }
 
+TEST(Status, TellsHowTheRoutingFares) {
+  InitializeCrypto();
+  Sample sample = MakeSample();
+  const auto text = [&](const char* what) {
+    const auto json = StatusToJson(sample.facts, sample.device, sample.engine, false);
+    EXPECT_TRUE(json.contains("routing_health")) << what;
+    return StatusToText(json, 1060, false);
+  };
+  EXPECT_THAT(text("never"), Not(HasSubstr("routing: ")));
+  sample.facts.health.verified_at = 1057;
+  EXPECT_THAT(text("good"), HasSubstr("  routing: good, verified 3 seconds ago\n"));
+  sample.facts.health.repairs = 2;
+  sample.facts.health.last_repair_at = 1000;
+  sample.facts.health.is_limited = true;
+  sample.facts.health.findings = {"allowed IPs 0.0.0.0/0: packets leave by eth0"};
+  sample.facts.health.interferences = {
+      {.culprit = "ip (pid 17)", .what = "a rule", .count = 12, .last_at = 1059, .is_fight = true}};
+  const std::string all = text("bad");
+  EXPECT_THAT(all, HasSubstr("  routing: not as planned, verified 3 seconds ago; 2 repairs, the last 1 minute ago; "
+                             "repairs are rationed\n"));
+  EXPECT_THAT(all, HasSubstr("  routing finding: allowed IPs 0.0.0.0/0: packets leave by eth0\n"));
+  EXPECT_THAT(all, HasSubstr("  fight: ip (pid 17) removed what is ours 12 times, the last 1 second ago: a rule\n"));
+}
+
 TEST(Status, HidesKeysUnlessAskedFor) {
   InitializeCrypto();
   const Sample sample = MakeSample();

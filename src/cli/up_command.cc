@@ -26,6 +26,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cli/background.h"
@@ -37,6 +38,7 @@
 #include "cli/hooks.h"
 #include "cli/log.h"
 #include "cli/loop.h"
+#include "cli/network_monitor.h"
 #include "cli/resolve.h"
 #include "cli/routing_config.h"
 #include "cli/run_files.h"
@@ -47,6 +49,7 @@
 #include "crypto/primitives.h"
 #include "engine/engine.h"
 #include "routing/routing.h"
+#include "routing/table_names.h"
 
 namespace adit {
 namespace {
@@ -94,7 +97,8 @@ class TunnelRun {
   Outcome ApplyRouting(const Plan& plan);
   Outcome WaitForHandshake(std::chrono::seconds wait);
   void ApplyDns();
-  void Reload();
+  Status Reload();
+  Status SetMark(std::uint32_t mark);
   void Warn(const std::string& text);
   std::string StatusLine(bool show_keys) const;
   Outcome CheckNotEnded() const;
@@ -116,6 +120,7 @@ class TunnelRun {
   std::unique_ptr<UapiServer> uapi_;
   std::unique_ptr<ControlSocket> control_;
   std::vector<std::optional<SocketAddress>> endpoints_;
+  std::unique_ptr<NetworkMonitor> monitor_;
   std::unique_ptr<Routing> routing_;
   std::unique_ptr<TunnelDns> dns_;
 };
@@ -129,6 +134,11 @@ std::string TunnelRun::StatusLine(bool show_keys) const {
   if (!engine_) return nlohmann::ordered_json{{"name", name_}, {"state", facts_.state}}.dump();
   TunnelFacts facts = facts_;
   if (dns_) facts.dns = dns_->report();
+  if (routing_) {
+    facts.mtu = routing_->plan().mtu;
+    for (const Op& op : routing_->ops()) facts.routing.push_back(ToString(op));
+    if (monitor_) facts.health = monitor_->health();
+  }
   return StatusToJson(facts, engine_->GetDevice(), engine_->GetEngine(), show_keys).dump();
 }
 
@@ -188,11 +198,15 @@ Outcome TunnelRun::OpenDevice() {
   if (!uapi) return FailWith(ExitCode::kFailure, "{}", uapi.error().message);
   uapi_ = std::move(*uapi);
 
-  auto control = ControlSocket::Listen(
-      loop_.io(), files_.socket,
-      {[this](bool show_keys) { return StatusLine(show_keys); }, [this] { loop_.Finish(End::kAsked); }});
+  auto control = ControlSocket::Listen(loop_.io(), files_.socket,
+                                       {[this](bool show_keys) { return StatusLine(show_keys); },
+                                        [this] { loop_.Finish(End::kAsked); }, [this] { reload_is_wanted_ = true; }});
   if (!control) return FailFrom(control.error());
   control_ = std::move(*control);
+
+  auto monitor = NetworkMonitor::Start(loop_.io());
+  if (!monitor) return FailFrom(monitor.error());
+  monitor_ = std::move(*monitor);
   return {};
 }
 
@@ -221,9 +235,12 @@ Outcome TunnelRun::ApplyRouting(const Plan& plan) {
   routing_ = std::move(*routing);
   for (const std::string& warning : plan.warnings) Warn(warning);
   for (const std::string& finding : routing_->findings()) Warn(finding);
+  WriteTableNames(name_, plan.specific_table, plan.catch_all_table);
   facts_.mtu = plan.mtu;
   for (const auto& address : conf_.interface.addresses) facts_.addresses.push_back(address.ToString());
-  for (const Op& op : plan.ops) facts_.routing.push_back(ToString(op));
+  monitor_->Guard({.routing = routing_.get(),
+                   .config = [this] { return ToRoutingConfig(conf_, endpoints_, name_); },
+                   .switch_mark = [this](const Plan& wanted) { return SetMark(wanted.fwmark); }});
 
   const auto is_bound = [this] { return engine_->GetEngine().is_up && engine_->GetDevice().listen_port != 0; };
   // The engine is told by netlink; between its messages the loop has to turn, hence the short naps.
@@ -308,42 +325,78 @@ Outcome TunnelRun::BringUp(const std::optional<std::chrono::seconds>& wait) {
 void TunnelRun::Serve() {
   while (!loop_.has_ended()) {
     loop_.RunUntil([this] { return reload_is_wanted_; });
-    if (reload_is_wanted_ && !loop_.has_ended()) Reload();
+    if (!std::exchange(reload_is_wanted_, false) || loop_.has_ended()) continue;
+    const Status reloaded = Reload();
+    if (!reloaded) spdlog::error("{}", reloaded.error().message);
+    control_->AnswerReloads(reloaded ? "ok" : reloaded.error().message);
   }
 }
 
-void TunnelRun::Reload() {
-  reload_is_wanted_ = false;
-  auto loaded = LoadConf(file_);
-  if (!loaded) {
-    spdlog::error("not reloaded, everything stays as it is: {}", loaded.error().message);
-    return;
+Status TunnelRun::SetMark(std::uint32_t mark) {
+  DeviceUpdate update;
+  update.fwmark = mark;
+  if (const int error = engine_->SetDevice(update); error != 0) {
+    return FailErrno(error, "cannot give the sockets the mark {:#x}: {}", mark, std::strerror(error));
   }
+  return {};
+}
+
+// All of it, or nothing: the routing is planned before the device changes, and the device goes back if the routing
+// cannot follow.
+Status TunnelRun::Reload() {
+  const auto stays = [](std::string_view why) { return Fail("not reloaded, everything stays as it is: {}", why); };
+  auto loaded = LoadConf(file_);
+  if (!loaded) return stays(loaded.error().message);
   // One name that does not resolve now must not keep the rest from being reloaded: that peer keeps its endpoint.
   std::vector<std::optional<SocketAddress>> endpoints;
   for (const ConfPeer& peer : loaded->conf.peers) {
     auto resolved = ResolveEndpoints(loop_, {peer}, 0);
-    if (loop_.has_ended()) return;
+    if (loop_.has_ended()) return Fail("stopped");
     if (!resolved) spdlog::warn("{}; the peer keeps the endpoint it has", resolved.error().message);
     endpoints.push_back(resolved ? resolved->front() : std::nullopt);
   }
-  const DeviceUpdate update = MakeSyncUpdate(ToDeviceUpdate(loaded->conf, endpoints), engine_->GetDevice());
-  if (const int error = engine_->SetDevice(update); error != 0) {
-    spdlog::error("not reloaded, everything stays as it is: {}", std::strerror(error));
-    return;
+  for (std::size_t i = 0; i < endpoints.size(); ++i) {
+    const auto old = std::ranges::find(conf_.peers, loaded->conf.peers[i].public_key, &ConfPeer::public_key);
+    if (!endpoints[i] && loaded->conf.peers[i].endpoint && old != conf_.peers.end()) {
+      endpoints[i] = endpoints_[static_cast<std::size_t>(old - conf_.peers.begin())];
+    }
   }
-  const auto without_peers = [](const ConfInterface& a, const ConfInterface& b) {
-    return a.addresses == b.addresses && a.mtu == b.mtu && a.table == b.table && a.dns_servers == b.dns_servers;
-  };
-  if (!without_peers(conf_.interface, loaded->conf.interface)) {
-    spdlog::warn("Address, MTU, Table and DNS are not reloaded; `adit down` and `adit up` apply them");
+
+  const auto plan = routing_->PlanAgain(ToRoutingConfig(loaded->conf, endpoints, name_));
+  if (!plan) return stays(plan.error().message);
+  const DeviceUpdate update = MakeSyncUpdate(ToDeviceUpdate(loaded->conf, endpoints), engine_->GetDevice());
+  if (const int error = engine_->SetDevice(update); error != 0) return stays(std::strerror(error));
+  const std::uint32_t old_mark = routing_->fwmark();
+  Status routed;
+  // Unmarked sockets must not meet rules that count on a mark.
+  if (old_mark == 0 && plan->fwmark != 0) routed = SetMark(plan->fwmark);
+  if (routed) {
+    routed = routing_->Reload(*plan,
+                              [&]() -> Status { return plan->fwmark == old_mark ? Status() : SetMark(plan->fwmark); });
+  }
+  if (!routed) {
+    DeviceUpdate back = MakeSyncUpdate(ToDeviceUpdate(conf_, endpoints_), engine_->GetDevice());
+    back.fwmark = old_mark;
+    engine_->SetDevice(back);
+    return stays(routed.error().message);
+  }
+  for (const std::string& warning : plan->warnings) spdlog::warn("{}", warning);
+  if (conf_.interface.dns_servers != loaded->conf.interface.dns_servers ||
+      conf_.interface.dns_search_domains != loaded->conf.interface.dns_search_domains) {
+    spdlog::warn("DNS is not reloaded; `adit down` and `adit up` apply it");
   }
   for (const ConfPeer& peer : loaded->conf.peers) {
     if (!peer.name.empty()) facts_.peer_names[peer.public_key] = peer.name;
   }
-  conf_.peers = std::move(loaded->conf.peers);
-  spdlog::info("reloaded {} peers from {}; routes stay as they are until the next `adit up`", conf_.peers.size(),
-               file_);
+  conf_ = std::move(loaded->conf);
+  endpoints_ = std::move(endpoints);
+  WriteTableNames(name_, plan->specific_table, plan->catch_all_table);
+  facts_.addresses.clear();
+  for (const auto& address : conf_.interface.addresses) facts_.addresses.push_back(address.ToString());
+  monitor_->Verify();
+  for (const std::string& finding : routing_->findings()) spdlog::warn("{}", finding);
+  spdlog::info("reloaded {} peers from {}", conf_.peers.size(), file_);
+  return {};
 }
 
 Status TunnelRun::TakeDown() {
@@ -364,7 +417,11 @@ Status TunnelRun::TakeDown() {
   }
   if (dns_) note(dns_->Remove());
   dns_.reset();
-  if (routing_) note(routing_->Down());
+  monitor_.reset();
+  if (routing_) {
+    note(routing_->Down());
+    RemoveTableNames(name_);
+  }
   routing_.reset();
   uapi_.reset();
   engine_.reset();

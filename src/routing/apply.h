@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
+#include "routing/diff.h"
 #include "routing/journal.h"
 #include "routing/netlink.h"
 #include "routing/op.h"
@@ -24,6 +26,8 @@ class OpTarget {
   // Takes each back, in the order given. What is gone already, or is no longer as we set it, is left alone and is
   // success.
   virtual std::vector<Status> Undo(std::span<const Op> ops) = 0;
+  // Puts a route or a setting in the place of what stands under the same key.
+  virtual Status Replace(const Op& op) = 0;
 };
 
 // The kernel, for one interface. Operations on that interface's name are meant for the link with that index: if the
@@ -37,6 +41,7 @@ class KernelTarget : public OpTarget {
   Status Prepare(Op& op) override;
   std::vector<Status> Do(std::span<const Op> ops) override;
   std::vector<Status> Undo(std::span<const Op> ops) override;
+  Status Replace(const Op& op) override;
 
  private:
   bool LinkIsThere();
@@ -58,6 +63,18 @@ struct ApplyOutcome {
 // names the operation and what the kernel said about it.
 inline constexpr std::size_t kApplyBatch = 1024;
 ApplyOutcome ApplyOps(OpTarget& target, Journal& journal, std::vector<Op>& ops);
+
+// An operation in force, and which of the journal's intents it is.
+struct InForce {
+  Op op;
+  std::size_t intent = 0;
+};
+
+// Makes `in_force` what `wanted` says, by Diff's `changes` between the two; `between` is called after the additions and
+// before the removals. On an error everything is put back as it was and the outcome says what failed. `in_force` tells
+// what is in force at the end, however it ends.
+ApplyOutcome ApplyChanges(OpTarget& target, Journal& journal, std::vector<InForce>& in_force, std::vector<Op> wanted,
+                          const std::vector<Change>& changes, const std::function<Status()>& between);
 
 // Takes `ops` back, last first. Goes on after a failure; returns the first.
 Status UndoOps(OpTarget& target, std::span<const Op> ops);

@@ -60,7 +60,7 @@ Result<Journal> Journal::Create(const std::string& path, const JournalHeader& he
   if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
     return FailErrno(errno, "cannot lock the journal {}: {}", path, strerror(errno));
   }
-  Journal journal(path, std::move(fd));
+  Journal journal(path, header, std::move(fd));
   Status written = journal.Append(HeaderText(header));
   if (written) written = SyncFolder(file);
   if (!written) {
@@ -76,7 +76,7 @@ Result<Journal> Journal::Adopt(const std::string& path) {
   if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
     return FailErrno(EBUSY, "the journal {} belongs to a running process; take that tunnel down first", path);
   }
-  return Journal(path, std::move(fd));
+  return Journal(path, {}, std::move(fd));
 }
 
 Status Journal::Append(const std::string& text) {
@@ -94,10 +94,38 @@ Status Journal::Append(const std::string& text) {
 Status Journal::WriteIntents(std::span<const Op> ops) {
   std::string text;
   for (const Op& op : ops) text += "+ " + ToString(op) + "\n";
-  return Append(text);
+  if (Status written = Append(text); !written) return written;
+  intent_count_ += ops.size();
+  return {};
 }
 
 Status Journal::WriteFailure(std::size_t number) { return Append(fmt::format("! {}\n", number + 1)); }
+
+Status Journal::WriteRemovals(std::span<const std::size_t> numbers) {
+  std::string text;
+  for (const std::size_t number : numbers) text += fmt::format("- {}\n", number + 1);
+  return Append(text);
+}
+
+Status Journal::Rewrite(std::span<const Op> ops) {
+  const std::string fresh = path_ + ".new";
+  Fd fd(open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600));
+  if (!fd || flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    return FailErrno(errno, "cannot create the journal {}: {}", fresh, strerror(errno));
+  }
+  Journal journal(path_, header_, std::move(fd));
+  Status written = journal.Append(HeaderText(header_));
+  if (written) written = journal.WriteIntents(ops);
+  if (written && rename(fresh.c_str(), path_.c_str()) != 0) {
+    written = FailErrno(errno, "cannot replace the journal {}: {}", path_, strerror(errno));
+  }
+  if (!written) {
+    unlink(fresh.c_str());
+    return written;
+  }
+  *this = std::move(journal);
+  return SyncFolder(path_);
+}
 
 Status Journal::Remove() {
   if (unlink(path_.c_str()) != 0 && errno != ENOENT) {
@@ -116,7 +144,7 @@ Result<JournalContents> ReadJournal(const std::string& path) {
 
   JournalContents contents;
   std::vector<Op> intents;
-  std::set<std::size_t> failed;
+  std::set<std::size_t> gone;
   std::istringstream lines(text);
   std::string line;
   for (std::size_t number = 1; std::getline(lines, line); ++number) {
@@ -130,11 +158,11 @@ Result<JournalContents> ReadJournal(const std::string& path) {
       auto op = ParseOp(rest);
       good = op.has_value();
       if (good) intents.push_back(std::move(*op));
-    } else if (line.starts_with("! ")) {
+    } else if (line.starts_with("! ") || line.starts_with("- ")) {
       std::size_t which = 0;
       const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), which);
       good = error == std::errc() && end == rest.data() + rest.size() && which >= 1 && which <= intents.size();
-      if (good) failed.insert(which - 1);
+      if (good) gone.insert(which - 1);
     }
     if (!good) {
       return Fail("{}:{}: cannot read \"{}\"; undo by hand what the lines starting with + say, then delete the file",
@@ -142,7 +170,7 @@ Result<JournalContents> ReadJournal(const std::string& path) {
     }
   }
   for (std::size_t i = 0; i < intents.size(); ++i) {
-    if (!failed.contains(i)) contents.ops.push_back(std::move(intents[i]));
+    if (!gone.contains(i)) contents.ops.push_back(std::move(intents[i]));
   }
   return contents;
 }

@@ -5,6 +5,7 @@
 //   + ip link set dev wg0 mtu 1420 # was 1500
 //   + ip -4 route add 10.0.0.0/8 dev wg0 proto static
 //   ! 2                                                 operation 2 (from 1) failed: it is not ours to undo
+//   - 1                                                 operation 1 was taken back while the tunnel went on
 //
 // It belongs under /run: rules and routes do not survive a reboot, and neither should it.
 #pragma once
@@ -30,7 +31,7 @@ struct JournalHeader {
 
 struct JournalContents {
   JournalHeader header;
-  std::vector<Op> ops;  // in the order of their intents, failed ones left out
+  std::vector<Op> ops;  // in the order of their intents, without those that failed or were taken back
 };
 
 class Journal {
@@ -44,14 +45,23 @@ class Journal {
   Status WriteIntents(std::span<const Op> ops);
   // `number` counts the intents from 0.
   Status WriteFailure(std::size_t number);
+  // After they were taken back. Until then they may stand here: undoing what is gone is no error.
+  Status WriteRemovals(std::span<const std::size_t> numbers);
+  // Writes it anew with just these intents, numbered from 0. At every moment one of the two is there whole, and locked.
+  Status Rewrite(std::span<const Op> ops);
+  // Which number the next intent gets. Of a journal made by Create.
+  std::size_t intent_count() const { return intent_count_; }
   // Deletes the file.
   Status Remove();
 
  private:
-  Journal(std::string path, Fd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
+  Journal(std::string path, JournalHeader header, Fd fd)
+      : path_(std::move(path)), header_(std::move(header)), fd_(std::move(fd)) {}
   Status Append(const std::string& text);
   std::string path_;
+  JournalHeader header_;  // of a journal made by Create
   Fd fd_;
+  std::size_t intent_count_ = 0;
 };
 
 // A last line without its newline was being written when the process died, and its operation was never begun: it is

@@ -49,6 +49,33 @@ TEST_F(JournalTest, LeavesOutWhatFailed) {
   EXPECT_TRUE(ReadJournal(path_)->ops == (std::vector<Op>{ops_[0], ops_[2]}));
 }
 
+TEST_F(JournalTest, LeavesOutWhatWasTakenBackMeanwhile) {
+  auto journal = Journal::Create(path_, header_);
+  ASSERT_TRUE(journal->WriteIntents(ops_));
+  const std::size_t gone[] = {0, 2};
+  ASSERT_TRUE(journal->WriteRemovals(gone));
+  EXPECT_TRUE(ReadJournal(path_)->ops == (std::vector<Op>{ops_[1]}));
+  // The same again is a new intent.
+  EXPECT_EQ(journal->intent_count(), 3U);
+  ASSERT_TRUE(journal->WriteIntents(std::span(ops_).first(1)));
+  EXPECT_TRUE(ReadJournal(path_)->ops == (std::vector<Op>{ops_[1], ops_[0]}));
+}
+
+TEST_F(JournalTest, IsWrittenAnewInOneGoAndStaysLocked) {
+  auto journal = Journal::Create(path_, header_);
+  ASSERT_TRUE(journal->WriteIntents(ops_));
+  ASSERT_TRUE(journal->Rewrite(std::span(ops_).first(2)));
+  EXPECT_EQ(journal->intent_count(), 2U);
+  auto contents = ReadJournal(path_);
+  ASSERT_TRUE(contents) << contents.error().message;
+  EXPECT_EQ(contents->header, header_);
+  EXPECT_TRUE(contents->ops == (std::vector<Op>{ops_[0], ops_[1]}));
+  EXPECT_FALSE(Journal::Adopt(path_)) << "the new file is locked too";
+  ASSERT_TRUE(journal->WriteFailure(1));
+  EXPECT_TRUE(ReadJournal(path_)->ops == (std::vector<Op>{ops_[0]}));
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_ + "/run"), {}), 1) << "nothing lies about";
+}
+
 TEST_F(JournalTest, IgnoresALastLineThatWasNotFinished) {
   {
     auto journal = Journal::Create(path_, header_);

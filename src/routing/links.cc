@@ -2,6 +2,7 @@
 
 #include <linux/if_addr.h>
 #include <linux/if_link.h>
+#include <linux/ip.h>
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
 #include <net/if.h>
@@ -86,6 +87,18 @@ Status SetAddressGeneration(NetlinkSocket& socket, const std::string& name, std:
     nlattr* v6 = message.BeginNest(AF_INET6);
     message.PutU8(IFLA_INET6_ADDR_GEN_MODE, mode);
     message.EndNest(v6);
+    message.EndNest(families);
+  });
+}
+
+Status SetPromoteSecondaries(NetlinkSocket& socket, const std::string& name, bool on) {
+  return ChangeLink(socket, name, "set the promotion of addresses of", [&](NetlinkMessage& message) {
+    nlattr* families = message.BeginNest(IFLA_AF_SPEC);
+    nlattr* v4 = message.BeginNest(AF_INET);
+    nlattr* settings = message.BeginNest(IFLA_INET_CONF);
+    message.PutU32(IPV4_DEVCONF_PROMOTE_SECONDARIES, on ? 1 : 0);
+    message.EndNest(settings);
+    message.EndNest(v4);
     message.EndNest(families);
   });
 }

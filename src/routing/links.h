@@ -26,6 +26,9 @@ Status SetLinkUp(NetlinkSocket& socket, const std::string& name, bool up);
 Status SetLinkMtu(NetlinkSocket& socket, const std::string& name, std::uint32_t mtu);
 // `mode` is IN6_ADDR_GEN_MODE_*.
 Status SetAddressGeneration(NetlinkSocket& socket, const std::string& name, std::uint8_t mode);
+// Whether another IPv4 address of the network takes over when the first is removed. Over netlink, so that it works with
+// a read-only /proc/sys.
+Status SetPromoteSecondaries(NetlinkSocket& socket, const std::string& name, bool on);
 // IPv6 addresses are added without duplicate address detection, so they can be used at once.
 Status AddLinkAddress(NetlinkSocket& socket, const std::string& name, const InterfaceAddress& address);
 Status MoveLink(NetlinkSocket& socket, const std::string& name, int netns_fd);

@@ -139,6 +139,17 @@ class NamespaceTest : public ::testing::Test {
     return text;
   }
 
+  // The same with what is there now, or in a moment: the kernel adds and removes IPv6's local routes by itself, later.
+  static std::string LastingDifference(const NetSnapshot& before, NetlinkSocket& socket) {
+    std::string difference;
+    for (int i = 0; i < 200; ++i) {
+      difference = Difference(before, Snapshot(socket));
+      if (difference.empty()) break;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return difference;
+  }
+
   Fd machine_;
   Fd router_;
   Fd tun_;

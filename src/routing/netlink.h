@@ -83,6 +83,9 @@ class NetlinkSocket {
   static Result<NetlinkSocket> Open(int protocol = NETLINK_ROUTE);
   static Result<NetlinkSocket> OpenIn(int netns_fd);
 
+  // What the kernel calls this socket in the events that its requests cause.
+  std::uint32_t port_id() const { return nl_socket_get_local_port(socket_.get()); }
+
   // One request, one acknowledgement.
   Status Request(NetlinkMessage message);
   // Many requests, kBatch to a send; one outcome each. The kernel goes on after a failed one.

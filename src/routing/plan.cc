@@ -27,8 +27,10 @@ constexpr std::uint32_t kRuleSpan = 20;
 constexpr std::uint32_t kUnreachableOffset = 1;
 constexpr std::uint32_t kAnswersOffset = 2;
 constexpr std::uint32_t kSpecificOffset = 4;
+constexpr std::uint32_t kSpecificAgainOffset = 5;
 constexpr std::uint32_t kLanOffset = 6;
 constexpr std::uint32_t kCatchAllOffset = 14;
+constexpr std::uint32_t kBackstopOffset = 15;
 constexpr std::uint32_t kMainPriority = 32766;
 
 // Clear of the bits that kube-proxy (0x4000, 0x8000), Cilium, Tailscale, NetBird, Mullvad and wg-quick use.
@@ -220,6 +222,7 @@ class Planner {
     for (const Family family : {Family::kV4, Family::kV6}) {
       if (mtu == 0) consider(Uplink(DefaultOf(family).address()));
     }
+    if (mtu == 0 && config_.keep.mtu != 0) return config_.keep.mtu;  // the uplink is away; it may come back as it was
     if (mtu == 0) mtu = kUsualMtu;
     const unsigned inner = mtu > kTunnelOverhead ? mtu - kTunnelOverhead : 0;
     return std::clamp(inner, with_v6 ? kSmallestIpv6Mtu : kSmallestMtu, kLargestMtu);
@@ -385,6 +388,10 @@ class Planner {
   void ChooseMark() {
     if (config_.fwmark != 0) return;
     plan_.fwmark_mask = kMarkMask;
+    if (config_.keep.fwmark != 0) {
+      plan_.fwmark = config_.keep.fwmark;
+      return;
+    }
     for (const std::uint32_t mark : kMarks) {
       const bool taken = std::ranges::any_of(snapshot_.rules, [&](const Rule& rule) {
         return !rule.invert && rule.mark != 0 && (mark & rule.mark_mask) == rule.mark && !IsOurs(rule, mark);
@@ -398,7 +405,13 @@ class Planner {
   }
 
   Status ChooseTables() {
-    std::set<std::uint32_t> used;
+    const PlanAnchors& keep = config_.keep;
+    if (keep.specific_table != 0 || keep.catch_all_table != 0) {
+      plan_.specific_table = keep.specific_table != 0 ? keep.specific_table : keep.catch_all_table - 1;
+      plan_.catch_all_table = plan_.specific_table + 1;
+      return {};
+    }
+    std::set<std::uint32_t> used(snapshot_.named_tables.begin(), snapshot_.named_tables.end());
     for (const Route& route : snapshot_.routes) used.insert(route.table);
     for (const Rule& rule : snapshot_.rules) used.insert(rule.table);
     for (std::uint32_t i = 0; i < kTablePairs; ++i) {
@@ -417,9 +430,13 @@ class Planner {
     for (const Rule& rule : snapshot_.rules) used.insert(rule.priority);
     const bool full = catch_all_[0] || catch_all_[1];
     const std::uint32_t end = full ? kMainPriority : kFullBase;
+    if (config_.keep.base_priority != 0 && (config_.keep.base_priority >= kFullBase) == full) {
+      plan_.base_priority = config_.keep.base_priority;
+      return {};
+    }
     for (std::uint32_t base = full ? kFullBase : kSplitBase; base + kRuleSpan <= end; base += kRuleSpan) {
       const auto next = used.lower_bound(base);
-      if (next != used.end() && *next <= base + kCatchAllOffset) continue;
+      if (next != used.end() && *next <= base + kBackstopOffset) continue;
       plan_.base_priority = base;
       return {};
     }
@@ -475,6 +492,8 @@ class Planner {
         Rule specific = RuleAt(family, kSpecificOffset);
         specific.table = plan_.specific_table;
         rules.push_back(specific);
+        specific.priority = plan_.base_priority + kSpecificAgainOffset;
+        rules.push_back(specific);
       }
       if (catch_all_[f]) {
         for (std::uint32_t i = 0; i < LanRanges().size(); ++i) {
@@ -482,11 +501,20 @@ class Planner {
           Rule lan = RuleAt(family, kLanOffset + i);
           lan.destination = LanRanges()[i];
           lan.table = kMainTable;
-          lan.suppress_prefixlength = 0;
+          // Main may say where in the range something is, not where all of it is: neither the default route nor
+          // 0.0.0.0/1 that somebody pushes into main.
+          lan.suppress_prefixlength = static_cast<int>(LanRanges()[i].length()) - 1;
           rules.push_back(lan);
         }
         Rule rest = RuleAt(family, kCatchAllOffset);
         rest.table = plan_.catch_all_table;
+        rules.push_back(rest);
+        rest.priority = plan_.base_priority + kBackstopOffset;
+        const bool takes_all = full_v4_ || (full_v6_ && family == Family::kV6);
+        if (takes_all) {
+          rest.action = RuleAction::kUnreachable;
+          rest.table = 0;
+        }
         rules.push_back(rest);
       }
     }

@@ -6,8 +6,13 @@
 //   B+1     fwmark M/mask unreachable                     no uplink: ENETUNREACH, never a loop
 //   B+2     to EP ipproto udp dport P lookup main         only where strict rp_filter would drop the answers
 //   B+4     lookup TU                                     specific allowed IPs; they win over the LAN
-//   B+6...  to LAN-RANGE lookup main suppress_prefixlength 0
+//   B+5     lookup TU                                     the same once more, see below
+//   B+6...  to LAN-RANGE lookup main suppress_prefixlength N   N: no route that is wider than the range
 //   B+14    lookup TD                                     default dev TUN, behind it an unreachable default
+//   B+15    unreachable                                   if the tunnel takes everything; else lookup TD once more
+//
+// Behind each rule that holds traffic in the tunnel stands another, so that between the removal of any one of them, or
+// of what is in TD, by somebody else and its repair nothing leaves beside the tunnel.
 //
 // The LAN follows table main without any event, a public prefix that a DHCP server pushes into main takes nothing out
 // of the tunnel, and a TUN that went away leaves "unreachable", not the uplink.
@@ -31,6 +36,16 @@ enum class TableMode {
   kNumber,  // the routes go into RoutingConfig::table, no rules
 };
 
+// What a tunnel that is up has chosen already, and keeps when it is planned anew. 0: nothing.
+struct PlanAnchors {
+  unsigned mtu = 0;  // where no route says anything
+  std::uint32_t fwmark = 0;
+  std::uint32_t base_priority = 0;
+  std::uint32_t specific_table = 0;
+  std::uint32_t catch_all_table = 0;
+  friend bool operator==(const PlanAnchors&, const PlanAnchors&) = default;
+};
+
 // The part of a .conf file that concerns routing. Endpoints are resolved addresses.
 struct RoutingConfig {
   std::string interface_name;
@@ -41,6 +56,7 @@ struct RoutingConfig {
   std::uint32_t fwmark = 0;              // FwMark = ...; 0: none given, chosen where one is needed
   std::vector<Prefix> allowed_ips;       // of all peers
   std::vector<SocketAddress> endpoints;  // of all peers that have one
+  PlanAnchors keep;
 
   // As in ConfInterface.
   KillSwitch kill_switch = KillSwitch::kOff;

@@ -88,14 +88,16 @@ ip -4 rule add pref 10500 fwmark 0x1000/0x3000 lookup main protocol kernel
 ip -6 rule add pref 10500 fwmark 0x1000/0x3000 lookup main protocol kernel
 ip -4 rule add pref 10501 fwmark 0x1000/0x3000 unreachable protocol kernel
 ip -6 rule add pref 10501 fwmark 0x1000/0x3000 unreachable protocol kernel
-ip -4 rule add pref 10506 to 10.0.0.0/8 lookup main suppress_prefixlength 0 protocol kernel
-ip -4 rule add pref 10507 to 172.16.0.0/12 lookup main suppress_prefixlength 0 protocol kernel
-ip -4 rule add pref 10508 to 192.168.0.0/16 lookup main suppress_prefixlength 0 protocol kernel
-ip -4 rule add pref 10509 to 169.254.0.0/16 lookup main suppress_prefixlength 0 protocol kernel
-ip -6 rule add pref 10510 to fe80::/10 lookup main suppress_prefixlength 0 protocol kernel
-ip -6 rule add pref 10511 to fc00::/7 lookup main suppress_prefixlength 0 protocol kernel
+ip -4 rule add pref 10506 to 10.0.0.0/8 lookup main suppress_prefixlength 7 protocol kernel
+ip -4 rule add pref 10507 to 172.16.0.0/12 lookup main suppress_prefixlength 11 protocol kernel
+ip -4 rule add pref 10508 to 192.168.0.0/16 lookup main suppress_prefixlength 15 protocol kernel
+ip -4 rule add pref 10509 to 169.254.0.0/16 lookup main suppress_prefixlength 15 protocol kernel
+ip -6 rule add pref 10510 to fe80::/10 lookup main suppress_prefixlength 9 protocol kernel
+ip -6 rule add pref 10511 to fc00::/7 lookup main suppress_prefixlength 6 protocol kernel
 ip -4 rule add pref 10514 lookup 30568 protocol kernel
 ip -6 rule add pref 10514 lookup 30568 protocol kernel
+ip -4 rule add pref 10515 unreachable protocol kernel
+ip -6 rule add pref 10515 unreachable protocol kernel
 )");
   EXPECT_EQ(plan->fwmark, 0x1000U);
   EXPECT_EQ(plan->mtu, 1420U);
@@ -158,7 +160,7 @@ TEST(MakePlan, HalvesOfTheInternetAreAFullTunnelThatKeepsTheLan) {
   EXPECT_THAT(Lines(*plan), Contains("ip -4 route add 128.0.0.0/1 dev adit0 table 30568 proto static"));
   EXPECT_THAT(
       Lines(*plan),
-      Contains("ip -4 rule add pref 10508 to 192.168.0.0/16 lookup main suppress_prefixlength 0 protocol kernel"));
+      Contains("ip -4 rule add pref 10508 to 192.168.0.0/16 lookup main suppress_prefixlength 15 protocol kernel"));
   EXPECT_THAT(Lines(*plan), Contains("ip -6 route add unreachable default table 30568 proto static metric 4278198272"));
 }
 
@@ -194,6 +196,7 @@ TEST(MakePlan, SplitTunnelOverItsOwnEndpointGetsRules) {
   EXPECT_THAT(Lines(*plan), Contains("ip -4 rule add pref 10100 fwmark 0x1000/0x3000 lookup main protocol kernel"));
   EXPECT_THAT(Lines(*plan), Contains("ip -4 rule add pref 10101 fwmark 0x1000/0x3000 unreachable protocol kernel"));
   EXPECT_THAT(Lines(*plan), Contains("ip -4 rule add pref 10104 lookup 30567 protocol kernel"));
+  EXPECT_THAT(Lines(*plan), Contains("ip -4 rule add pref 10105 lookup 30567 protocol kernel"));
   EXPECT_THAT(plan->ToString(), Not(HasSubstr("30568")));
   EXPECT_EQ(plan->fwmark, 0x1000U);
 }
@@ -214,6 +217,51 @@ TEST(MakePlan, SplitTunnelBesideAnotherFullTunnelComesBeforeIt) {
   const auto plan = MakePlan(SplitTunnel(), machine);
   ASSERT_TRUE(plan);
   EXPECT_THAT(Lines(*plan), Contains("ip -4 rule add pref 10104 lookup 30569 protocol kernel"));
+}
+
+TEST(MakePlan, TablesThatOthersNamedAreLeftToThem) {
+  NetSnapshot machine = Machine();
+  machine.named_tables = {100, 30568};
+  const auto plan = MakePlan(FullTunnel(), machine);
+  ASSERT_TRUE(plan);
+  EXPECT_EQ(plan->catch_all_table, 30570U);
+}
+
+TEST(MakePlan, AWideTunnelThatDoesNotTakeEverythingRefusesNothingElse) {
+  RoutingConfig config = FullTunnel();
+  config.allowed_ips = {P("128.0.0.0/1")};
+  const auto plan = MakePlan(config, Machine());
+  ASSERT_TRUE(plan);
+  EXPECT_THAT(Lines(*plan), Contains("ip -4 rule add pref 10514 lookup 30568 protocol kernel"));
+  EXPECT_THAT(Lines(*plan), Contains("ip -4 rule add pref 10515 lookup 30568 protocol kernel"));
+  EXPECT_THAT(plan->ToString(), Not(HasSubstr("pref 10515 unreachable")));
+}
+
+TEST(MakePlan, PlannedAnewItKeepsMarkTablesAndPriorities) {
+  NetSnapshot machine = Machine();
+  RoutingConfig config = FullTunnel();
+  config.keep = {
+      .mtu = 1333, .fwmark = 0x2000, .base_priority = 10540, .specific_table = 30571, .catch_all_table = 30572};
+  // Somebody puts things where ours are: that does not make us move.
+  Put(machine, "ip -4 route add 192.0.2.0/24 dev eth0 table 30572");
+  Put(machine, "ip -4 rule add pref 10543 fwmark 0x2000/0x3000 lookup 9");
+  auto plan = MakePlan(config, machine);
+  ASSERT_TRUE(plan);
+  EXPECT_EQ(plan->fwmark, 0x2000U);
+  EXPECT_EQ(plan->mtu, 1420U) << "a route says more than the past";
+  EXPECT_THAT(Lines(*plan), Contains("ip -4 rule add pref 10554 lookup 30572 protocol kernel"));
+  // Without any uplink the MTU stays what it was.
+  std::erase_if(machine.routes, [](const Route& route) { return route.device == "eth0"; });
+  plan = MakePlan(config, machine);
+  ASSERT_TRUE(plan);
+  EXPECT_EQ(plan->mtu, 1333U);
+  // A split tunnel has its place elsewhere.
+  config = SplitTunnel();
+  config.keep.base_priority = 10540;
+  config.allowed_ips = {P("203.0.113.0/24")};
+  plan = MakePlan(config, machine);
+  ASSERT_TRUE(plan);
+  EXPECT_EQ(plan->base_priority, 10100U);
 }
 
 TEST(MakePlan, NumberedTableGetsTheRoutesAndNoRules) {

@@ -2,18 +2,24 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 
 #include "routing/apply.h"
+#include "routing/diff.h"
 #include "routing/links.h"
 #include "routing/netns.h"
+#include "routing/sysctl.h"
 #include "routing/take_snapshot.h"
 #include "routing/verify.h"
 
 namespace adit {
 namespace {
+
+// So many lines more than twice what is in force, and the journal is written anew.
+constexpr std::size_t kJournalSlack = 256;
 
 Result<std::string> OwnNamespace() {
   auto fd = CurrentNetworkNamespace();
@@ -31,11 +37,15 @@ Result<Plan> PlanNow(const RoutingConfig& config) {
   return MakePlan(config, *snapshot);
 }
 
-Routing::Routing(Plan plan, std::vector<Op> applied, Journal journal, std::uint32_t interface_index)
+Routing::Routing(Plan plan, const std::vector<Op>& applied, Journal journal, NetlinkSocket socket,
+                 std::uint32_t interface_index)
     : plan_(std::move(plan)),
-      applied_(std::move(applied)),
       journal_(std::move(journal)),
-      interface_index_(interface_index) {}
+      socket_(std::move(socket)),
+      interface_index_(interface_index) {
+  for (std::size_t i = 0; i < applied.size(); ++i) in_force_.push_back({applied[i], i});
+  IndexRoutes();
+}
 
 Routing::~Routing() = default;
 
@@ -75,7 +85,7 @@ Result<std::unique_ptr<Routing>> Routing::Up(const Plan& plan, const std::string
     }
     return std::unexpected(applied.status.error());
   }
-  std::unique_ptr<Routing> routing(new Routing(plan, std::move(ops), std::move(*journal), link->index));
+  std::unique_ptr<Routing> routing(new Routing(plan, ops, std::move(*journal), std::move(*socket), link->index));
   routing->findings_ = std::move(findings.sentences);
   return routing;
 }
@@ -87,21 +97,173 @@ Result<std::unique_ptr<Routing>> Routing::Up(const RoutingConfig& config, const 
   return Up(*plan, journal_path);
 }
 
-Result<std::vector<std::string>> Routing::Verify() const {
-  auto socket = NetlinkSocket::Open();
-  if (!socket) return std::unexpected(socket.error());
-  auto findings = VerifyPlan(*socket, plan_);
+std::vector<Op> Routing::ops() const {
+  std::vector<Op> ops;
+  ops.reserve(in_force_.size());
+  for (const InForce& item : in_force_) ops.push_back(item.op);
+  return ops;
+}
+
+Result<std::vector<std::string>> Routing::Verify() {
+  auto findings = VerifyPlan(socket_, plan_);
   if (!findings) return std::unexpected(findings.error());
-  return std::move(findings->sentences);
+  findings_ = std::move(findings->sentences);
+  return findings_;
+}
+
+std::optional<std::string> Routing::NoteHarm(const NetworkEvent& event) {
+  std::size_t place = in_force_.size();
+  if (const auto* link = std::get_if<Link>(&event.thing)) {
+    if (link->name != plan_.interface_name || event.is_removal || link->is_up) return std::nullopt;
+    place = FindInForce(LinkUp{link->name});
+  } else if (!event.is_removal) {
+    return std::nullopt;
+  } else if (const auto* rule = std::get_if<Rule>(&event.thing)) {
+    place = FindInForce(AddRule{*rule});
+  } else if (const auto* route = std::get_if<Route>(&event.thing)) {
+    place = FindInForce(AddRoute{*route});
+  } else if (const auto* address = std::get_if<LinkAddress>(&event.thing)) {
+    place = FindInForce(AddAddress{address->device, address->address});
+  }
+  if (place == in_force_.size()) return std::nullopt;
+  harmed_.insert(place);
+  return ToString(in_force_[place].op);
+}
+
+// Its place; in_force_.size() if it is not ours. A flush of 20,000 routes asks 20,000 times.
+std::size_t Routing::FindInForce(const Op& op) const {
+  const auto* route = std::get_if<AddRoute>(&op);
+  if (route == nullptr) {
+    return static_cast<std::size_t>(std::ranges::find_if(in_force_,
+                                                         [&](const InForce& item) {
+                                                           return item.op.index() == op.index() &&
+                                                                  !std::holds_alternative<AddRoute>(item.op) &&
+                                                                  item.op == op;
+                                                         }) -
+                                    in_force_.begin());
+  }
+  const auto found = route_places_.find(route->route);
+  return found == route_places_.end() ? in_force_.size() : found->second;
+}
+
+void Routing::IndexRoutes() {
+  harmed_.clear();
+  route_places_.clear();
+  for (std::size_t i = 0; i < in_force_.size(); ++i) {
+    if (const auto* route = std::get_if<AddRoute>(&in_force_[i].op)) route_places_.emplace(route->route, i);
+  }
+}
+
+RepairReport Routing::Repair() {
+  const std::vector<std::size_t> places(harmed_.begin(), harmed_.end());
+  harmed_.clear();
+  RepairReport report = PutBack(places);
+  report.failures.clear();  // a route before its link is up; the look at everything comes in a moment
+  return report;
+}
+
+// The journal knows of them already, so there is nothing to write.
+RepairReport Routing::PutBack(const std::vector<std::size_t>& places) {
+  RepairReport report;
+  std::vector<Op> ops;
+  for (const std::size_t place : places) ops.push_back(in_force_[place].op);
+  KernelTarget target(socket_, plan_.interface_name, interface_index_);
+  const std::vector<Status> outcomes = target.Do(ops);
+  for (std::size_t i = 0; i < ops.size(); ++i) {
+    Status outcome = outcomes[i];
+    const auto* route = std::get_if<AddRoute>(&ops[i]);
+    const bool in_own_table =
+        route != nullptr && route->route.table != kMainTable &&
+        (route->route.table == plan_.specific_table || route->route.table == plan_.catch_all_table);
+    if (!outcome && outcome.error().code == EEXIST && in_own_table) outcome = target.Replace(ops[i]);
+    if (outcome) {
+      ++report.repaired;
+    } else if (outcome.error().code != EEXIST) {
+      report.failures.push_back(fmt::format("cannot put back \"{}\": {}", ToString(ops[i]), outcome.error().message));
+    }
+  }
+  return report;
+}
+
+RoutingConfig Routing::Anchored(RoutingConfig config) const {
+  config.keep = {.mtu = plan_.mtu,
+                 .fwmark = plan_.fwmark,
+                 .base_priority = plan_.base_priority,
+                 .specific_table = plan_.specific_table,
+                 .catch_all_table = plan_.catch_all_table};
+  return config;
+}
+
+Result<Plan> Routing::PlanAgain(const RoutingConfig& config) {
+  auto snapshot = TakeSnapshot(socket_);
+  if (!snapshot) return std::unexpected(snapshot.error());
+  return MakePlan(Anchored(config), Without(std::move(*snapshot), ops()));
+}
+
+Status Routing::Reload(const Plan& plan, const std::function<Status()>& between) {
+  const std::vector<Op> before = ops();
+  const std::vector<Change> changes = Diff(before, plan.ops);
+  KernelTarget target(socket_, plan_.interface_name, interface_index_);
+  // With its primary address the kernel removes the others of the same network, unless it is told to promote one.
+  const bool takes_address = std::ranges::any_of(changes, [&](const Change& change) {
+    return change.kind == Change::Kind::kRemove && std::holds_alternative<AddAddress>(before[change.old]);
+  });
+  const std::string promote = fmt::format("net/ipv4/conf/{}/promote_secondaries", plan_.interface_name);
+  const bool promotes = ReadSysctl(promote).value_or("0") != "0";
+  if (takes_address && !promotes) SetPromoteSecondaries(socket_, plan_.interface_name, true);
+  const ApplyOutcome outcome = ApplyChanges(target, journal_, in_force_, plan.ops, changes, between);
+  if (takes_address && !promotes) SetPromoteSecondaries(socket_, plan_.interface_name, false);
+  IndexRoutes();
+  if (!outcome.status) return outcome.status;
+  plan_ = plan;
+  return ShortenJournal();
+}
+
+// A machine that roams for months must not have a journal of months.
+Status Routing::ShortenJournal() {
+  if (journal_.intent_count() <= 2 * in_force_.size() + kJournalSlack) return {};
+  if (Status written = journal_.Rewrite(ops()); !written) return written;
+  for (std::size_t i = 0; i < in_force_.size(); ++i) in_force_[i].intent = i;
+  return {};
+}
+
+RepairReport Routing::Reconcile(const RoutingConfig& config, const std::function<Status(const Plan&)>& between) {
+  RepairReport report;
+  const auto fail = [&](const Error& error) { report.failures.push_back(error.message); };
+  auto snapshot = TakeSnapshot(socket_);
+  if (!snapshot) {
+    fail(snapshot.error());
+    return report;
+  }
+  harmed_.clear();
+  const std::vector<Op> before = ops();
+  report = PutBack(Missing(before, *snapshot));
+  const auto plan = MakePlan(Anchored(config), Without(std::move(*snapshot), before));
+  if (!plan) {
+    fail(plan.error());
+    return report;
+  }
+  const std::size_t changes = Diff(before, plan->ops).size();
+  if (changes == 0) {
+    plan_.questions = plan->questions;
+    plan_.warnings = plan->warnings;
+    return report;
+  }
+  const Status reloaded = Reload(*plan, [&]() -> Status { return between ? between(*plan) : Status(); });
+  if (reloaded) {
+    report.changed = changes;
+  } else {
+    fail(reloaded.error());
+  }
+  return report;
 }
 
 Status Routing::Down() {
-  if (applied_.empty()) return journal_.Remove();
-  auto socket = NetlinkSocket::Open();
-  if (!socket) return std::unexpected(socket.error());
-  KernelTarget target(*socket, plan_.interface_name, interface_index_);
-  if (Status undone = UndoOps(target, applied_); !undone) return undone;
-  applied_.clear();
+  if (in_force_.empty()) return journal_.Remove();
+  KernelTarget target(socket_, plan_.interface_name, interface_index_);
+  if (Status undone = UndoOps(target, ops()); !undone) return undone;
+  in_force_.clear();
+  IndexRoutes();
   return journal_.Remove();
 }
 

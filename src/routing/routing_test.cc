@@ -8,7 +8,7 @@
 #include <time.h>
 
 #include "routing/apply.h"
-#include "routing/namespace_fixture.h"
+#include "routing/faulty_target_fixture.h"
 #include "routing/verify.h"
 
 namespace adit {
@@ -18,34 +18,6 @@ using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-
-IpAddress Ip(const char* text) { return *IpAddress::Parse(text); }
-
-RoutingConfig FullTunnel(const std::string& name = "adit0") {
-  RoutingConfig config;
-  config.interface_name = name;
-  config.addresses = {*ParseInterfaceAddress("10.9.0.2/24"), *ParseInterfaceAddress("fd09::2/64")};
-  config.allowed_ips = {*Prefix::Parse("0.0.0.0/0", false), *Prefix::Parse("::/0", false),
-                        *Prefix::Parse("10.77.0.0/16", false)};
-  config.endpoints = {*SocketAddress::Parse("203.0.113.10:51820")};
-  return config;
-}
-
-// "eth0", or "refused".
-std::string WayTo(NetlinkSocket& socket, const char* destination, std::uint32_t mark = 0) {
-  auto answer = AskRoute(socket, Ip(destination), mark);
-  if (!answer) return answer.error().message;
-  return answer->refusal != 0 ? "refused" : answer->device;
-}
-
-std::unique_ptr<Routing> MustUp(const RoutingConfig& config, const std::string& journal) {
-  auto routing = Routing::Up(config, journal);
-  if (!routing) {
-    ADD_FAILURE() << routing.error().message;
-    return nullptr;
-  }
-  return std::move(*routing);
-}
 
 using RoutingTest = NamespaceTest;
 
@@ -301,37 +273,7 @@ TEST_F(RoutingTest, ErrorsCarryTheKernelsOwnWords) {
 
 // --- faults ------------------------------------------------------------------------------------------------------
 
-// Stands before the kernel and does something else at one operation, counted from 0.
-class FaultyTarget : public OpTarget {
- public:
-  enum class Fault { kError, kKillBefore, kKillAfter };
-  FaultyTarget(OpTarget& kernel, Fault fault, std::size_t at) : kernel_(kernel), fault_(fault), at_(at) {}
-
-  Status Prepare(Op& op) override { return kernel_.Prepare(op); }
-  std::vector<Status> Do(std::span<const Op> ops) override {
-    std::vector<Status> outcomes;
-    for (const Op& op : ops) {
-      const bool here = done_++ == at_;
-      if (here && fault_ == Fault::kError) {
-        outcomes.push_back(FailErrno(ENOBUFS, "injected"));
-        continue;
-      }
-      if (here && fault_ == Fault::kKillBefore) raise(SIGKILL);
-      outcomes.push_back(kernel_.Do({&op, 1}).front());
-      if (here && fault_ == Fault::kKillAfter) raise(SIGKILL);
-    }
-    return outcomes;
-  }
-  std::vector<Status> Undo(std::span<const Op> ops) override { return kernel_.Undo(ops); }
-
- private:
-  OpTarget& kernel_;
-  const Fault fault_;
-  const std::size_t at_;
-  std::size_t done_ = 0;
-};
-
-TEST_F(RoutingTest, AnErrorAtAnyOperationRollsEverythingBack) {
+TEST_F(RoutingTest, AnErrorAtAnyOperationRollsEverythingBack_SCENARIO32) {
   InMachine([&](NetlinkSocket& socket) {
     const NetSnapshot before = Snapshot(socket);
     const Plan plan = *PlanNow(FullTunnel());
@@ -371,7 +313,7 @@ TEST_F(RoutingTest, AForeignRouteInTheWayIsLeftThereByTheRollback) {
   });
 }
 
-TEST_F(RoutingTest, CleanupAfterAKillAtAnyOperationLeavesTheMachineAsItWas) {
+TEST_F(RoutingTest, CleanupAfterAKillAtAnyOperationLeavesTheMachineAsItWas_SCENARIO31) {
   InMachine([&](NetlinkSocket& socket) {
     const NetSnapshot before = Snapshot(socket);
     const Plan plan = *PlanNow(FullTunnel());

@@ -131,6 +131,9 @@ struct NetSnapshot {
   // Holds, for every device, "all" and "default": ipv4 rp_filter, src_valid_mark; ipv6 disable_ipv6.
   std::map<std::string, std::string, std::less<>> sysctls;
 
+  // Tables that others named in iproute2's files, whether or not there is anything in them.
+  std::vector<std::uint32_t> named_tables;
+
   const Link* FindLink(std::string_view name) const;
   // The number at `key`, or `fallback`.
   int Sysctl(std::string_view key, int fallback) const;

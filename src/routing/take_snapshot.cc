@@ -12,6 +12,7 @@
 
 #include "base/fd.h"
 #include "routing/sysctl.h"
+#include "routing/table_names.h"
 #include "routing/wire.h"
 
 namespace adit {
@@ -90,6 +91,7 @@ Result<NetSnapshot> TakeSnapshot(NetlinkSocket& socket) {
   std::ranges::sort(snapshot.routes);
   std::ranges::sort(snapshot.rules);
   ReadSysctls(snapshot);
+  for (const auto& [table, name] : ReadForeignTableNames()) snapshot.named_tables.push_back(table);
   return snapshot;
 }
 

@@ -48,6 +48,14 @@ const char* Demand(Expectation expected) {
 }  // namespace
 
 Result<RouteAnswer> AskRoute(NetlinkSocket& socket, const IpAddress& destination, std::uint32_t mark) {
+  RouteQuery query;
+  query.destination = destination;
+  query.mark = mark;
+  return AskRoute(socket, query);
+}
+
+Result<RouteAnswer> AskRoute(NetlinkSocket& socket, const RouteQuery& query) {
+  const IpAddress& destination = query.destination;
   rtmsg header{};
   header.rtm_family = destination.is_v6() ? AF_INET6 : AF_INET;
   header.rtm_dst_len = static_cast<std::uint8_t>(destination.bits());
@@ -55,7 +63,17 @@ Result<RouteAnswer> AskRoute(NetlinkSocket& socket, const IpAddress& destination
   if (destination.is_v4()) header.rtm_flags = RTM_F_LOOKUP_TABLE;
   NetlinkMessage message(RTM_GETROUTE, 0, header);
   message.PutAddress(RTA_DST, destination);
-  if (mark != 0) message.PutU32(RTA_MARK, mark);
+  if (query.source) {
+    message.PutAddress(RTA_SRC, *query.source);
+    static_cast<rtmsg*>(nlmsg_data(message.header()))->rtm_src_len = static_cast<std::uint8_t>(query.source->bits());
+  }
+  if (!query.input_device.empty()) {
+    auto link = FindLink(socket, query.input_device);
+    if (!link) return std::unexpected(link.error());
+    message.PutU32(RTA_IIF, link->index);
+  }
+  if (query.mark != 0) message.PutU32(RTA_MARK, query.mark);
+  if (query.uid != 0) message.PutU32(RTA_UID, query.uid);
 
   RouteAnswer answer;
   std::uint32_t index = 0;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,19 @@ struct RouteAnswer {
   IpAddress source;
 };
 
-// Where a locally made packet to `destination` with `mark` would go. Fails only if the kernel could not be asked.
+// A packet that is not sent. A locally made one, if `input_device` is empty.
+struct RouteQuery {
+  IpAddress destination;
+  std::uint32_t mark = 0;
+  std::uint32_t uid = 0;
+  std::string input_device;
+  std::optional<IpAddress> source;
+  friend bool operator==(const RouteQuery&, const RouteQuery&) = default;
+};
+
+// Where it would go. Fails only if the kernel could not be asked.
+Result<RouteAnswer> AskRoute(NetlinkSocket& socket, const RouteQuery& query);
+// A locally made one of root's.
 Result<RouteAnswer> AskRoute(NetlinkSocket& socket, const IpAddress& destination, std::uint32_t mark);
 
 struct Findings {

@@ -48,19 +48,19 @@
 #   21  firewalld's IPv6_rpfilter                  -
 #   22  foreign marks intact                       marks.sh
 #   23  kube-proxy's bits                          marks.sh
-#   24  networkd deletes rules                     -
-#   25  routes flushed                             -
-#   26  a fight over a rule                        -
+#   24  networkd deletes rules                     healing.sh          replayed: networkd's deletion
+#   25  routes flushed                             healing.sh
+#   26  a fight over a rule                        healing.sh
 #   27  nft flush ruleset                          -
 #   28  two VPNs, both orders                      neighbours.sh      replayed: Tailscale's, wg-quick's rules; a wg-quick started later wins
 #   29  two of ours                                neighbours.sh
-#   30  NetworkManager disconnects the device      -
-#   31  kill -9 at every operation                 -
-#   32  error at every operation                   -
-#   33  sysctl changed by others                   -
+#   30  NetworkManager disconnects the device      healing.sh          replayed: NetworkManager's disconnecting
+#   31  kill -9 at every operation                 src/routing/*_test.cc (up, reload, down; kill switch: -)
+#   32  error at every operation                   src/routing/*_test.cc (up, reload, down)
+#   33  sysctl changed by others                   healing.sh
 #   34  crash leaves the IPv6 guard                refusals.sh
 #   35  interface name taken                       refusals.sh
-#   36  10,000 foreign changes                     -
+#   36  10,000 foreign changes                     src/routing/foreign_change_test.cc
 #   37  address change during a transfer           -
 #   38  Wi-Fi to Ethernet                          -
 #   39  suspend                                    roam.sh            1 s instead of 200
@@ -82,7 +82,7 @@
 #   55  MTU black hole                             -
 #   56  roaming to a smaller MTU                   -
 #   57  missing rights, missing tools              refusals.sh
-#   58  20,000 allowed IPs                         -
+#   58  20,000 allowed IPs                         healing.sh
 #   59  old kernel                                 -
 #   60  captive portal                             -
 #   61  DNS step fails                             dns.sh

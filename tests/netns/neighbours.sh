@@ -140,8 +140,12 @@ check "the second: down" a down wg1
 check "everything of the first is as it was" unchanged c
 check "the tunnel carries" sees c udp 8.8.8.8 10.9.0.2
 check "the LAN is kept" sees c udp 192.168.1.77 192.168.1.2
-# What wg-quick's down does: it removes the rule by its form, whosever it is.
-in_host c ip rule delete lookup main suppress_prefixlength 0
+# wg-quick's down removes a rule by its form, whosever it is; ours has another form, so that is replayed with it. Our process is stopped meanwhile, or the rule
+# would be back at once.
+kill -STOP "$(adit_pid)"
+in_host c ip rule delete lookup main suppress_prefixlength 15
 control "a rule of the first that is removed shows" fails unchanged c
+kill -CONT "$(adit_pid)"
+check "... and is back when the process moves again" wait_for 3 unchanged c
 check "down" adit_down
 passes
