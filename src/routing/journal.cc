@@ -128,6 +128,7 @@ Status Journal::Rewrite(std::span<const Op> ops) {
 }
 
 Status Journal::Remove() {
+  unlink((path_ + ".new").c_str());  // of a Rewrite that was killed
   if (unlink(path_.c_str()) != 0 && errno != ENOENT) {
     return FailErrno(errno, "cannot remove the journal {}: {}", path_, strerror(errno));
   }

@@ -76,6 +76,13 @@ TEST_F(JournalTest, IsWrittenAnewInOneGoAndStaysLocked) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_ + "/run"), {}), 1) << "nothing lies about";
 }
 
+TEST_F(JournalTest, TakesTheRestOfAKilledRewriteWithIt) {
+  auto journal = Journal::Create(path_, header_);
+  std::ofstream(path_ + ".new") << "adit-jour";
+  ASSERT_TRUE(journal->Remove());
+  EXPECT_TRUE(std::filesystem::is_empty(folder_ + "/run"));
+}
+
 TEST_F(JournalTest, IgnoresALastLineThatWasNotFinished) {
   {
     auto journal = Journal::Create(path_, header_);
