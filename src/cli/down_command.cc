@@ -13,6 +13,7 @@
 #include "cli/loop.h"
 #include "cli/run_files.h"
 #include "control/uapi_server.h"
+#include "routing/firewall.h"
 #include "routing/routing.h"
 #include "routing/table_names.h"
 
@@ -26,18 +27,26 @@ constexpr auto kGoneTimeout = std::chrono::seconds(10);
 
 bool HasLeftovers(const std::string& name, const RunFiles& files) {
   return access(files.journal.c_str(), F_OK) == 0 || access(files.socket.c_str(), F_OK) == 0 ||
-         access(files.lock.c_str(), F_OK) == 0 || HasLeftDns(name, files);
+         access(files.firewall.c_str(), F_OK) == 0 || access(files.lock.c_str(), F_OK) == 0 || HasLeftDns(name, files);
 }
 
 // REQUIRES: the lock is held, so nobody runs it.
 Outcome RemoveLeftovers(const std::string& name, const RunFiles& files) {
   if (const auto cleaned = Cleanup(files.journal); !cleaned) return FailFrom(cleaned.error());
   RemoveTableNames(name);
+  if (const auto cleaned = CleanupFirewall(files.firewall); !cleaned) return FailFrom(cleaned.error());
   Loop loop;
   if (const auto removed = RemoveLeftDns(loop, name, files); !removed) PrintWarning(removed.error().message);
   unlink(files.socket.c_str());
   RemoveStaleUapiSocket(name);
   return {};
+}
+
+// A kill switch that outlives its tunnel is what was asked for, and yet people wonder where their network is.
+void TellOfKillSwitch(const std::string& name) {
+  const auto stands = HasFirewallTable(name);
+  if (!stands || !*stands) return;
+  PrintWarning(fmt::format("the kill switch of {} stays closed; `adit killswitch off {}` opens it", name, name));
 }
 
 Outcome NotRunning(const std::string& name) {
@@ -78,6 +87,7 @@ Outcome RunCleanup(const CleanupCommand& command) {
   if (!lock) return FailFrom(lock.error());
   if (auto removed = RemoveLeftovers(name, files); !removed) return removed;
   fmt::print("what {} left behind is removed\n", name);
+  TellOfKillSwitch(name);
   return {};
 }
 
@@ -105,6 +115,7 @@ Outcome RunDown(const DownCommand& command) {
     return FailWith(ExitCode::kFailure, "{} does not stop: {}", name, lock.error().message);
   }
   if (!lock) return FailFrom(lock.error());
+  TellOfKillSwitch(name);
   if (answer && *answer == "ok") return {};
   if (answer) return FailWith(ExitCode::kFailure, "{} is down, but: {}", name, *answer);
   if (answer.error().code == ECONNRESET) {

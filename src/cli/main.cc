@@ -10,6 +10,7 @@
 #include "cli/down_command.h"
 #include "cli/explain_command.h"
 #include "cli/keys_command.h"
+#include "cli/killswitch_command.h"
 #include "cli/log.h"
 #include "cli/options.h"
 #include "cli/status_command.h"
@@ -27,6 +28,7 @@ Outcome Run(const ExplainCommand& command) { return RunExplain(command); }
 Outcome Run(const CleanupCommand& command) { return RunCleanup(command); }
 Outcome Run(const StatusCommand& command) { return RunStatus(command); }
 Outcome Run(const CheckCommand& command) { return RunCheck(command); }
+Outcome Run(const KillSwitchCommand& command) { return RunKillSwitch(command); }
 Outcome Run(const GenkeyCommand&) { return RunGenkey(); }
 Outcome Run(const GenpskCommand&) { return RunGenpsk(); }
 Outcome Run(const PubkeyCommand&) { return RunPubkey(); }

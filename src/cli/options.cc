@@ -14,8 +14,8 @@
 namespace adit {
 namespace {
 
-constexpr std::array kCommandNames = {"up",      "run",    "down",   "reload", "status", "check", "explain",
-                                      "cleanup", "genkey", "genpsk", "pubkey", "demo",   "doctor"};
+constexpr std::array kCommandNames = {"up",      "run",    "down",   "reload", "status", "check",  "explain",
+                                      "cleanup", "genkey", "genpsk", "pubkey", "demo",   "doctor", "killswitch"};
 
 bool IsCommandName(std::string_view word) { return std::ranges::find(kCommandNames, word) != kCommandNames.end(); }
 
@@ -150,6 +150,13 @@ std::expected<Command, NoCommand> ParseCommandLine(std::span<const std::string> 
   DoctorCommand doctor;
   CLI::App* doctor_app = add("doctor", "Look for what stands in a tunnel's way on this machine, with a cure each");
   doctor_app->add_flag("--json", doctor.json, "As JSON");
+  CLI::App* killswitch =
+      add("killswitch", "The kill switch of a tunnel that is down: on (as the boot unit does), off, status");
+  std::string action;
+  killswitch->add_option("ACTION", action, "on, off or status")
+      ->required()
+      ->check(CLI::IsMember({"on", "off", "status"}));
+  killswitch->add_option("TARGET", target, "NAME (of /etc/wireguard/NAME.conf) or FILE")->required();
   CLI::App* genkey = add("genkey", "Print a new private key");
   CLI::App* genpsk = add("genpsk", "Print a new preshared key");
   CLI::App* pubkey = add("pubkey", "Read a private key from stdin, print its public key");
@@ -191,6 +198,10 @@ std::expected<Command, NoCommand> ParseCommandLine(std::span<const std::string> 
     return explain;
   }
   if (check->parsed()) return CheckCommand{target};
+  if (killswitch->parsed()) {
+    using enum KillSwitchCommand::Action;
+    return KillSwitchCommand{action == "on" ? kOn : action == "off" ? kOff : kStatus, target};
+  }
   if (genkey->parsed()) return GenkeyCommand{};
   if (genpsk->parsed()) return GenpskCommand{};
   if (pubkey->parsed()) return PubkeyCommand{};

@@ -61,14 +61,20 @@ struct DoctorCommand {
   bool json = false;
 };
 
+struct KillSwitchCommand {
+  enum class Action { kOn, kOff, kStatus };
+  Action action = Action::kStatus;
+  std::string target;
+};
+
 struct GenkeyCommand {};
 struct GenpskCommand {};
 struct PubkeyCommand {};
 struct DemoCommand {};
 
-using Command =
-    std::variant<DeviceCommand, UpCommand, DownCommand, ReloadCommand, ExplainCommand, CleanupCommand, StatusCommand,
-                 CheckCommand, GenkeyCommand, GenpskCommand, PubkeyCommand, DemoCommand, DoctorCommand>;
+using Command = std::variant<DeviceCommand, UpCommand, DownCommand, ReloadCommand, ExplainCommand, CleanupCommand,
+                             StatusCommand, CheckCommand, KillSwitchCommand, GenkeyCommand, GenpskCommand,
+                             PubkeyCommand, DemoCommand, DoctorCommand>;
 
 // There is no command to run: help or the version was asked for (kClean, `text` goes to stdout), or the words make no
 // sense (kUsage, `text` is a sentence for stderr).

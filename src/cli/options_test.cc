@@ -95,6 +95,11 @@ TEST(Options, EachCommandIsFoundByItsName) {
   EXPECT_TRUE(std::holds_alternative<GenpskCommand>(*Parse({"genpsk"})));
   EXPECT_TRUE(std::holds_alternative<PubkeyCommand>(*Parse({"pubkey"})));
   EXPECT_TRUE(std::holds_alternative<DemoCommand>(*Parse({"demo"})));
+  const auto killswitch = Parse({"killswitch", "off", "wg0"});
+  ASSERT_TRUE(killswitch && std::holds_alternative<KillSwitchCommand>(*killswitch));
+  EXPECT_EQ(std::get<KillSwitchCommand>(*killswitch).action, KillSwitchCommand::Action::kOff);
+  EXPECT_EQ(std::get<KillSwitchCommand>(*killswitch).target, "wg0");
+  EXPECT_FALSE(Parse({"killswitch", "maybe", "wg0"}));
   const auto status = std::get<StatusCommand>(*Parse({"status", "wg0", "--json", "--show-keys"}));
   EXPECT_EQ(status.name, "wg0");
   EXPECT_TRUE(status.json);

@@ -54,6 +54,7 @@ RunFiles RunFilesOf(const std::string& interface_name) {
   files.lock = stem + ".lock";
   files.socket = stem + ".sock";
   files.journal = stem + ".journal";
+  files.firewall = stem + ".firewall";
   files.dns = stem + ".dns";
   return files;
 }
@@ -66,7 +67,8 @@ Result<std::vector<std::string>> KnownTunnels() {
     const auto& path = at->path();
     const std::string stem = path.stem().string();
     const std::string extension = path.extension().string();
-    const bool is_ours = extension == ".lock" || extension == ".sock" || extension == ".journal";
+    const bool is_ours =
+        extension == ".lock" || extension == ".sock" || extension == ".journal" || extension == ".firewall";
     if (is_ours && IsInterfaceName(stem)) names.insert(stem);
   }
   if (error && error != std::errc::no_such_file_or_directory) {

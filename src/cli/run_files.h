@@ -11,10 +11,11 @@ namespace adit {
 
 struct RunFiles {
   std::string folder;
-  std::string lock;     // NAME.lock, held by the process for its whole life; holds its pid
-  std::string socket;   // NAME.sock, control_socket.h
-  std::string journal;  // NAME.journal, of the routing module
-  std::string dns;      // NAME.dns, there while the machine's resolver knows of our servers: by which way
+  std::string lock;      // NAME.lock, held by the process for its whole life; holds its pid
+  std::string socket;    // NAME.sock, control_socket.h
+  std::string journal;   // NAME.journal, of the routing module
+  std::string firewall;  // NAME.firewall, the journal of the firewall
+  std::string dns;       // NAME.dns, there while the machine's resolver knows of our servers: by which way
 };
 
 RunFiles RunFilesOf(const std::string& interface_name);

@@ -172,6 +172,13 @@ Json StatusToJson(const TunnelFacts& facts, const DeviceStatus& device, const En
   }
   json["routing"] = facts.routing;
   json["routing_health"] = HealthToJson(facts.health);
+  if (!facts.firewall.table.empty()) {
+    json["firewall"] = {{"table", facts.firewall.table},
+                        {"kill_switch", facts.firewall.kill_switch},
+                        {"is_owned", facts.firewall.is_owned},
+                        {"packets", ToObject(facts.firewall.packets)},
+                        {"bytes", ToObject(facts.firewall.bytes)}};
+  }
   json["warnings"] = facts.warnings;
   json["engine"] = {{"is_up", engine.is_up},
                     {"aead", std::string(Name(engine.aead))},
@@ -205,6 +212,15 @@ std::string StatusToText(const Json& status, std::int64_t now, bool colour) {
   line("addresses", Join(status["addresses"]));
   line("mtu", status["mtu"].dump());
   if (status.contains("resolver")) line("dns", DnsToText(status["dns"], status["resolver"]));
+
+  if (status.contains("firewall")) {
+    const Json& firewall = status["firewall"];
+    std::string counts;
+    for (const auto& [counter, count] : firewall["packets"].items()) {
+      if (count != 0) counts += fmt::format(", {} {}", counter, count.dump());
+    }
+    line("firewall", fmt::format("kill switch {}{}", firewall["kill_switch"].get<std::string>(), counts));
+  }
 
   const Json& engine = status["engine"];
   constexpr std::array<std::pair<const char*, const char*>, 6> kOffloads = {{{"tun_vnet_hdr", "tun vnet-hdr"},

@@ -6,6 +6,7 @@
 #include <map>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/time.h"
@@ -33,6 +34,15 @@ struct RoutingHealth {
   std::vector<Interference> interferences;
 };
 
+// The firewall as it stands; the table's name is empty where there is none.
+struct FirewallFacts {
+  std::string table;
+  std::string kill_switch;                                     // "off", "up", "always"
+  bool is_owned = false;                                       // nobody else can change it
+  std::vector<std::pair<std::string, std::uint64_t>> packets;  // by counter
+  std::vector<std::pair<std::string, std::uint64_t>> bytes;
+};
+
 // What neither the device nor the engine knows.
 struct TunnelFacts {
   std::string name;
@@ -44,6 +54,7 @@ struct TunnelFacts {
   std::vector<std::string> addresses;
   std::vector<std::string> routing;  // the operations in force, as `adit check` prints them
   DnsReport dns;
+  FirewallFacts firewall;
   std::vector<std::string> warnings;
   std::map<PublicKey, std::string> peer_names;
   RoutingHealth health;

@@ -18,6 +18,7 @@
 #include "cli/run_files.h"
 #include "cli/status.h"
 #include "cli/terminal.h"
+#include "cli/tunnel_firewall.h"
 #include "crypto/primitives.h"
 #include "routing/routing.h"
 
@@ -59,7 +60,8 @@ Outcome RunStatus(const StatusCommand& command) {
       all.push_back(std::move(*status));
     } else if (!command.name.empty()) {
       return FailWith(ExitCode::kFailure, "no tunnel {} of ours is up", name);
-    } else if (access(RunFilesOf(name).journal.c_str(), F_OK) == 0) {
+    } else if (access(RunFilesOf(name).journal.c_str(), F_OK) == 0 ||
+               access(RunFilesOf(name).firewall.c_str(), F_OK) == 0) {
       PrintWarning(fmt::format("{} did not end cleanly; `adit cleanup {}` removes what it left behind", name, name));
     }
   }
@@ -98,7 +100,8 @@ Outcome RunCheck(const CheckCommand& command) {
     if (!resolved) PrintWarning(fmt::format("{}; the plan leaves it out", resolved.error().message));
     endpoints.push_back(resolved ? resolved->front() : std::nullopt);
   }
-  const auto plan = PlanNow(ToRoutingConfig(loaded->conf, endpoints, target->interface_name));
+  const RoutingConfig config = ToRoutingConfig(loaded->conf, endpoints, target->interface_name);
+  const auto plan = PlanNow(config);
   if (!plan) return FailFrom(plan.error());
   for (const std::string& warning : plan->warnings) PrintWarning(warning);
 
@@ -112,6 +115,9 @@ Outcome RunCheck(const CheckCommand& command) {
   print_hooks("PreUp", interface.pre_up);
   const std::string lines = plan->ToString();
   fmt::print("{}{}", lines, lines.empty() || lines.ends_with('\n') ? "" : "\n");
+  const auto firewall = FirewallText(config, *plan);
+  if (!firewall) return std::unexpected(firewall.error());
+  fmt::print("{}", *firewall);
   for (const IpAddress& server : interface.dns_servers) fmt::print("# nameserver {}\n", server.ToString());
   print_hooks("PostUp", interface.post_up);
   return {};

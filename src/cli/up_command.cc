@@ -6,6 +6,7 @@
 //   4. PreUp                                 -
 //   5. endpoint names to addresses           -
 //   6. plan the routing, configure peers     -
+//   6. firewall, with the kill switch        Firewall::Down, last, when the link is gone
 //   7. addresses, MTU, link, routes, rules   Routing::Down, by the journal
 //   8. DNS                                   TunnelDns::Remove
 //   9. PostUp                                PreDown comes first on the way down, PostDown last
@@ -44,10 +45,12 @@
 #include "cli/run_files.h"
 #include "cli/status.h"
 #include "cli/sync.h"
+#include "cli/tunnel_firewall.h"
 #include "config/environment.h"
 #include "control/uapi_server.h"
 #include "crypto/primitives.h"
 #include "engine/engine.h"
+#include "routing/old_flows.h"
 #include "routing/routing.h"
 #include "routing/table_names.h"
 
@@ -58,6 +61,9 @@ namespace {
 constexpr Duration kBindTimeout = 5s;
 // How often --wait looks for a handshake.
 constexpr Duration kHandshakePoll = 20ms;
+// How long a flushed firewall, a new neighbour or a roamed endpoint may wait where no event tells of it.
+constexpr Duration kFirewallLook = 1s;
+constexpr std::size_t kMaxFollowedPeers = 256;  // of more, the firewall knows the endpoints of the file only
 // While --wait waits, this makes the engine start a handshake without any traffic. The value is wg's usual one.
 constexpr std::uint16_t kWaitKeepaliveSeconds = 25;
 
@@ -95,6 +101,9 @@ class TunnelRun {
   Outcome OpenDevice();
   Outcome Configure();
   Outcome ApplyRouting(const Plan& plan);
+  Outcome RaiseFirewallFor(const RoutingConfig& config, const Plan& plan);
+  void EndOldFlows(const RoutingConfig& config);
+  void LookAfterFirewall();
   Outcome WaitForHandshake(std::chrono::seconds wait);
   void ApplyDns();
   Status Reload();
@@ -121,6 +130,7 @@ class TunnelRun {
   std::unique_ptr<ControlSocket> control_;
   std::vector<std::optional<SocketAddress>> endpoints_;
   std::unique_ptr<NetworkMonitor> monitor_;
+  std::unique_ptr<Firewall> firewall_;
   std::unique_ptr<Routing> routing_;
   std::unique_ptr<TunnelDns> dns_;
 };
@@ -138,6 +148,17 @@ std::string TunnelRun::StatusLine(bool show_keys) const {
     facts.mtu = routing_->plan().mtu;
     for (const Op& op : routing_->ops()) facts.routing.push_back(ToString(op));
     if (monitor_) facts.health = monitor_->health();
+  }
+  if (firewall_) {
+    facts.firewall.table = firewall_->table().name;
+    facts.firewall.kill_switch = ToString(firewall_->config().kill_switch);
+    facts.firewall.is_owned = firewall_->is_owned();
+    if (const auto counters = firewall_->Counters()) {
+      for (const auto& [name, count] : *counters) {
+        facts.firewall.packets.emplace_back(name, count.packets);
+        facts.firewall.bytes.emplace_back(name, count.bytes);
+      }
+    }
   }
   return StatusToJson(facts, engine_->GetDevice(), engine_->GetEngine(), show_keys).dump();
 }
@@ -215,18 +236,75 @@ Outcome TunnelRun::Configure() {
   if (!endpoints) return FailWith(ExitCode::kFailure, "{}", endpoints.error().message);
   endpoints_ = std::move(*endpoints);
 
-  const auto plan = PlanNow(ToRoutingConfig(conf_, endpoints_, name_));
+  const RoutingConfig config = ToRoutingConfig(conf_, endpoints_, name_);
+  const auto plan = PlanNow(config);
   if (!plan) return FailFrom(plan.error());
+  if (auto done = RaiseFirewallFor(config, *plan); !done) return done;
 
   // The sockets carry the mark before any rule relies on it.
   DeviceUpdate update = ToDeviceUpdate(conf_, endpoints_);
-  if (plan->fwmark != 0) update.fwmark = plan->fwmark;
+  if (const std::uint32_t mark = MarkFor(config, *plan); mark != 0) update.fwmark = mark;
   if (const int error = engine_->SetDevice(update); error != 0) {
     return FailFrom({fmt::format("the device does not take what {} says: {}{}", file_, std::strerror(error),
                                  error == EADDRINUSE ? "; choose another ListenPort, or none" : ""),
                      error});
   }
-  return ApplyRouting(*plan);
+  if (auto done = ApplyRouting(*plan); !done) return done;
+  EndOldFlows(config);
+  return {};
+}
+
+Outcome TunnelRun::RaiseFirewallFor(const RoutingConfig& config, const Plan& plan) {
+  std::vector<std::string> warnings;
+  auto firewall = RaiseFirewall(config, plan, files_.firewall, warnings);
+  if (!firewall) return std::unexpected(firewall.error());
+  firewall_ = std::move(*firewall);
+  for (const std::string& warning : warnings) Warn(warning);
+  if (firewall_ && monitor_) {
+    monitor_->IgnorePort(firewall_->port_id());
+    monitor_->OnFirewallChange([this] { LookAfterFirewall(); });
+  }
+  return {};
+}
+
+// Not before the routes: what is opened anew must find the tunnel.
+void TunnelRun::EndOldFlows(const RoutingConfig& config) {
+  if (!firewall_ || !config.cut_old_flows) return;
+  const auto snapshot = SnapshotNow();
+  const auto cut = snapshot ? CutOldFlows(firewall_->config(), *snapshot) : std::unexpected(snapshot.error());
+  if (!cut) {
+    Warn(fmt::format("connections from before the tunnel go on until they time out: {}", cut.error().message));
+  } else if (*cut > 0) {
+    spdlog::info("{} connections from before the tunnel are cut", *cut);
+  }
+}
+
+// Somebody's flush, an address of the LAN that came or went, an endpoint that roamed.
+void TunnelRun::LookAfterFirewall() {
+  if (!firewall_) return;
+  if (const auto repaired = RepairFirewall(*firewall_); !repaired) {
+    spdlog::error("the firewall is gone and cannot be put back: {}", repaired.error().message);
+    return;
+  } else if (*repaired) {
+    spdlog::warn("somebody removed the table {}; it is back", firewall_->table().name);
+  }
+  if (Status fresh = RefreshLan(*firewall_, ToRoutingConfig(conf_, endpoints_, name_)); !fresh) {
+    spdlog::error("the firewall does not follow the LAN: {}", fresh.error().message);
+  }
+  // Nobody's way is barred by the set without a kill switch; and a server of many peers has them come to it.
+  if (!firewall_->config().has_deny() || conf_.peers.size() > kMaxFollowedPeers) return;
+  std::vector<SocketAddress> endpoints;
+  for (const auto& endpoint : endpoints_) {
+    if (endpoint) endpoints.push_back(*endpoint);
+  }
+  for (const PeerStatus& peer : engine_->GetDevice().peers) {
+    if (peer.endpoint && std::ranges::find(endpoints, *peer.endpoint) == endpoints.end()) {
+      endpoints.push_back(*peer.endpoint);
+    }
+  }
+  if (Status moved = firewall_->SetEndpoints(std::move(endpoints)); !moved) {
+    spdlog::error("the firewall does not follow the endpoints: {}", moved.error().message);
+  }
 }
 
 Outcome TunnelRun::ApplyRouting(const Plan& plan) {
@@ -324,7 +402,8 @@ Outcome TunnelRun::BringUp(const std::optional<std::chrono::seconds>& wait) {
 
 void TunnelRun::Serve() {
   while (!loop_.has_ended()) {
-    loop_.RunUntil([this] { return reload_is_wanted_; });
+    loop_.RunUntil([this] { return reload_is_wanted_; }, firewall_ ? kFirewallLook : Duration::max());
+    if (!loop_.has_ended()) LookAfterFirewall();
     if (!std::exchange(reload_is_wanted_, false) || loop_.has_ended()) continue;
     const Status reloaded = Reload();
     if (!reloaded) spdlog::error("{}", reloaded.error().message);
@@ -390,6 +469,11 @@ Status TunnelRun::Reload() {
   }
   conf_ = std::move(loaded->conf);
   endpoints_ = std::move(endpoints);
+  if (firewall_) {
+    if (Status followed = ReloadFirewall(*firewall_, ToRoutingConfig(conf_, endpoints_, name_), *plan); !followed) {
+      spdlog::error("the firewall does not follow: {}", followed.error().message);
+    }
+  }
   WriteTableNames(name_, plan->specific_table, plan->catch_all_table);
   facts_.addresses.clear();
   for (const auto& address : conf_.interface.addresses) facts_.addresses.push_back(address.ToString());
@@ -425,6 +509,8 @@ Status TunnelRun::TakeDown() {
   routing_.reset();
   uapi_.reset();
   engine_.reset();
+  if (firewall_) note(firewall_->Down());
+  firewall_.reset();
   if (was_up_) note(RunHooks(loop_, HookPhase::kPostDown, conf_.interface.post_down, name_));
   if (control_) control_->AnswerStops(result ? "ok" : result.error().message);
   control_.reset();

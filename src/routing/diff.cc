@@ -25,6 +25,8 @@ Key KeyOf(const Op& op) {
     Key operator()(const SetMtu& set) const { return SettingKey{index, set.device, {}}; }
     Key operator()(const NoAddressGeneration& set) const { return SettingKey{index, set.device, {}}; }
     Key operator()(const LinkUp& set) const { return SettingKey{index, set.device, {}}; }
+    Key operator()(const AddTable& add) const { return SettingKey{index, add.name, {}}; }
+    Key operator()(const SetSysctl& set) const { return SettingKey{index, set.key, {}}; }
   };
   return std::visit(Visitor{op.index()}, op);
 }

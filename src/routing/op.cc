@@ -10,6 +10,7 @@ namespace adit {
 namespace {
 
 constexpr std::string_view kPreviously = " # was ";
+constexpr std::string_view kStays = " # stays";
 constexpr std::string_view kGenerationModes[] = {"eui64", "none", "stable_secret", "random"};  // IN6_ADDR_GEN_MODE_*
 
 const char* FamilyFlag(Family family) { return family == Family::kV6 ? "-6" : "-4"; }
@@ -37,6 +38,12 @@ struct Printer {
   }
   std::string operator()(const AddRule& op) const {
     return fmt::format("ip {} rule {} {}", FamilyFlag(op.rule.family), Verb(), op.rule.ToString());
+  }
+  std::string operator()(const AddTable& op) const {
+    return fmt::format("nft {} table inet {}{}", forward ? "add" : "delete", op.name, op.stays ? kStays : "");
+  }
+  std::string operator()(const SetSysctl& op) const {
+    return fmt::format("sysctl -w {}={}", op.key, forward ? op.value : op.previous);
   }
   const char* Verb() const { return forward ? "add" : "del"; }
 };
@@ -179,6 +186,9 @@ std::string ToString(const Op& op) {
   if (const auto* mode = std::get_if<NoAddressGeneration>(&op); mode != nullptr && mode->previous) {
     text += fmt::format("{}{}", kPreviously, kGenerationModes[*mode->previous % 4]);
   }
+  if (const auto* sysctl = std::get_if<SetSysctl>(&op); sysctl != nullptr && !sysctl->previous.empty()) {
+    text += fmt::format("{}{}", kPreviously, sysctl->previous);
+  }
   return text;
 }
 
@@ -190,9 +200,19 @@ std::optional<Op> ParseOp(std::string_view text) {
     previous = text.substr(at + kPreviously.size());
     text = text.substr(0, at);
   }
+  const bool stays = text.ends_with(kStays);
+  if (stays) text.remove_suffix(kStays.size());
   Words words(text);
   std::optional<Op> op;
-  if (!words.Take("ip")) {
+  if (words.Take("nft") && words.Take("add") && words.Take("table") && words.Take("inet")) {
+    op = AddTable{std::string(words.Next()), stays};
+  } else if (words.Take("sysctl") && words.Take("-w")) {
+    const std::string_view setting = words.Next();
+    const auto equals = setting.find('=');
+    if (equals == setting.npos) return std::nullopt;
+    op = SetSysctl{std::string(setting.substr(0, equals)), std::string(setting.substr(equals + 1)),
+                   std::string(previous)};
+  } else if (!words.Take("ip")) {
     return std::nullopt;
   } else if (words.Take("link") && words.Take("set") && words.Take("dev")) {
     const std::string device(words.Next());

@@ -43,7 +43,19 @@ struct AddRule {
   Rule rule;
   friend bool operator==(const AddRule&, const AddRule&) = default;
 };
-using Op = std::variant<SetMtu, NoAddressGeneration, AddAddress, LinkUp, AddRoute, AddRule>;
+// The firewall's own two; FirewallTarget performs them, KernelTarget does not know them.
+struct AddTable {
+  std::string name;    // of an nftables table, family inet
+  bool stays = false;  // taking it back leaves it: a kill switch that outlives the tunnel
+  friend bool operator==(const AddTable&, const AddTable&) = default;
+};
+struct SetSysctl {
+  std::string key;  // with slashes: "net/ipv4/ip_forward"
+  std::string value;
+  std::string previous;
+  friend bool operator==(const SetSysctl&, const SetSysctl&) = default;
+};
+using Op = std::variant<SetMtu, NoAddressGeneration, AddAddress, LinkUp, AddRoute, AddRule, AddTable, SetSysctl>;
 
 // As `ip` would be told: "ip -4 rule add pref 10500 fwmark 0x1000/0x3000 lookup main protocol kernel". A
 // known previous value follows as a comment: "ip link set dev wg0 mtu 1420 # was 1500".

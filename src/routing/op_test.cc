@@ -17,7 +17,11 @@ Prefix RandomPrefix(Random& random, Family family) {
 Op RandomOp(Random& random) {
   const Family family = random.Below(2) == 0 ? Family::kV4 : Family::kV6;
   const auto maybe = [&] { return random.Below(2) == 0; };
-  switch (random.Below(6)) {
+  switch (random.Below(8)) {
+    case 6:
+      return AddTable{"adit-wg0", maybe()};
+    case 7:
+      return SetSysctl{"net/ipv4/ip_forward", maybe() ? "1" : "2", maybe() ? "" : "0 4"};
     case 0:
       return SetMtu{"adit0", random.Below(65535) + 1, random.Below(2000)};
     case 1:

@@ -29,12 +29,12 @@
 #   02  default route lost                         loops.sh
 #   03  mark stripped                              loops.sh
 #   04  endpoint on the LAN                        loops.sh
-#   05  no leak while coming up                    -
+#   05  no leak while coming up                    firewall.sh
 #   06  LAN kept                                   lan.sh
 #   07  new link after up                          lan.sh
 #   08  LAN overlaps the allowed IPs               lan.sh
 #   09  container behind a full tunnel             lan.sh             replayed: Docker's bridge and masquerade
-#   10  container kill switch                      -
+#   10  container kill switch                      firewall.sh        replayed: Docker's bridge and masquerade
 #   11  Docker's pools: main unchanged             lan.sh
 #   12  Docker's raw drop named by doctor          doctor.sh          replayed: Docker's rules
 #   13  foreign chains survive                     neighbours.sh      replayed: netavark's, Tailscale's chains
@@ -51,7 +51,7 @@
 #   24  networkd deletes rules                     healing.sh          replayed: networkd's deletion
 #   25  routes flushed                             healing.sh
 #   26  a fight over a rule                        healing.sh
-#   27  nft flush ruleset                          -
+#   27  nft flush ruleset                          firewall.sh
 #   28  two VPNs, both orders                      neighbours.sh      replayed: Tailscale's, wg-quick's rules; a wg-quick started later wins
 #   29  two of ours                                neighbours.sh
 #   30  NetworkManager disconnects the device      healing.sh          replayed: NetworkManager's disconnecting
@@ -64,17 +64,17 @@
 #   37  address change during a transfer           -
 #   38  Wi-Fi to Ethernet                          -
 #   39  suspend                                    roam.sh            1 s instead of 200
-#   40  DHCP renewal under the kill switch         -
+#   40  DHCP renewal under the kill switch         firewall.sh
 #   41  uplink back with another gateway           roam.sh            2 s instead of 10 min
 #   42  endpoint's name changes address            -
 #   43  A and AAAA, IPv6 broken                    -
 #   44  TunnelVision                               pushed_routes.sh   replayed: DHCP option 121
 #   45  TunnelCrack LocalNet                       pushed_routes.sh
-#   46  TunnelVision on private ranges             -
+#   46  TunnelVision on private ranges             firewall.sh
 #   47  TunnelCrack ServerIP                       pushed_routes.sh
-#   48  CVE-2019-14899                             -
-#   49  SO_BINDTODEVICE                            -
-#   50  flow opened before up                      -
+#   48  CVE-2019-14899                             firewall.sh
+#   49  SO_BINDTODEVICE                            firewall.sh
+#   50  flow opened before up                      firewall.sh
 #   51  LAN resolver closed                        -
 #   52  resolved restarts                          dns.sh             stand-in for systemd-resolved on a private bus
 #   53  resolv.conf trampled                       dns.sh
@@ -87,7 +87,7 @@
 #   60  captive portal                             -
 #   61  DNS step fails                             dns.sh
 #   62  tentative addresses during DAD             ipv6.sh
-#   63  two kill switches, and a foreign one       -
+#   63  two kill switches, and a foreign one       firewall.sh
 
 kTunnelPort=51820
 lab=$(dirname "$adit")/adit_lab

@@ -1,0 +1,307 @@
+#include "routing/firewall.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <iterator>
+#include <utility>
+
+#include "base/check.h"
+#include "routing/netns.h"
+#include "routing/nft_wire.h"
+#include "routing/sysctl.h"
+
+namespace adit {
+namespace {
+
+// What a table of ours may be now, and what it is to be. A table that is owned by nobody any more is taken over with
+// the flags it has; one of a kernel, or of a time, without owners has none.
+struct Flags {
+  std::uint32_t now;
+  std::uint32_t then;
+};
+constexpr Flags kAttempts[] = {
+    {nft::kOwned | nft::kPersistent, nft::kOwned | nft::kPersistent}, {0, nft::kOwned | nft::kPersistent}, {0, 0}};
+
+bool LacksSomething(int code) {
+  return code == EOPNOTSUPP || code == EINVAL || code == ENOENT || code == EPROTONOSUPPORT;
+}
+
+// The old table, if there is one, goes in the transaction in which the new one comes: no packet sees neither.
+Status CommitTable(NftSocket& socket, const nft::Table& table) {
+  Status outcome;
+  for (const Flags& flags : kAttempts) {
+    std::vector<nft::Message> messages = nft::MakeTable(table.name, flags.now);
+    std::ranges::move(nft::RemoveTable(table.name), std::back_inserter(messages));
+    std::ranges::move(nft::MakeTable(table.name, flags.then), std::back_inserter(messages));
+    std::ranges::move(nft::MakeContents(table), std::back_inserter(messages));
+    outcome = socket.Commit(messages);
+    if (outcome || !LacksSomething(outcome.error().code)) return outcome;
+  }
+  return outcome;
+}
+
+Result<std::string> OwnNamespace() {
+  auto fd = CurrentNetworkNamespace();
+  if (!fd) return std::unexpected(fd.error());
+  return NetworkNamespaceIdentity(fd->get());
+}
+
+bool JournalExists(const std::string& path) { return access(path.c_str(), F_OK) == 0; }
+
+// A journal that a process which died left here, in this network namespace.
+struct OldJournal {
+  Journal journal;
+  JournalContents contents;
+};
+Result<OldJournal> OpenOldJournal(const std::string& path) {
+  auto journal = Journal::Adopt(path);
+  if (!journal) return std::unexpected(journal.error());
+  auto contents = ReadJournal(path);
+  if (!contents) return std::unexpected(contents.error());
+  auto netns = OwnNamespace();
+  if (!netns) return std::unexpected(netns.error());
+  if (!contents->ops.empty() && *netns != contents->header.netns) {
+    return FailErrno(EXDEV,
+                     "the journal {} belongs to another network namespace; run the command there, or delete the file "
+                     "if that namespace is gone",
+                     path);
+  }
+  return OldJournal{std::move(*journal), std::move(*contents)};
+}
+
+std::string RefusalOf(const Error& error, const FirewallConfig& config) {
+  if (config.kill_switch == KillSwitch::kOff) return error.message;
+  return fmt::format("KillSwitch = {} is not possible here: {}", ToString(config.kill_switch), error.message);
+}
+
+}  // namespace
+
+Status FirewallTarget::Prepare(Op& op) {
+  auto* const sysctl = std::get_if<SetSysctl>(&op);
+  if (sysctl == nullptr) return {};
+  auto value = ReadSysctl(sysctl->key);
+  if (!value) return std::unexpected(value.error());
+  sysctl->previous = *value;
+  return {};
+}
+
+Status FirewallTarget::DoTable(const std::string& name) {
+  CHECK(config_ != nullptr);
+  FirewallConfig config = *config_;
+  Status outcome = CommitTable(socket_, MakeFirewallTable(config));
+  if (!outcome && config.has_extras && LacksSomething(outcome.error().code)) {
+    config.has_extras = false;
+    if (Status plain = CommitTable(socket_, MakeFirewallTable(config)); plain) {
+      lacks_extras_ = true;
+      return {};
+    }
+  }
+  if (!outcome) return FailErrno(outcome.error().code, "{}: {}", name, RefusalOf(outcome.error(), *config_));
+  return outcome;
+}
+
+std::vector<Status> FirewallTarget::Do(std::span<const Op> ops) {
+  std::vector<Status> outcomes;
+  for (const Op& op : ops) {
+    if (const auto* table = std::get_if<AddTable>(&op)) outcomes.push_back(DoTable(table->name));
+    if (const auto* sysctl = std::get_if<SetSysctl>(&op)) outcomes.push_back(WriteSysctl(sysctl->key, sysctl->value));
+  }
+  return outcomes;
+}
+
+std::vector<Status> FirewallTarget::Undo(std::span<const Op> ops) {
+  std::vector<Status> outcomes;
+  for (const Op& op : ops) {
+    Status outcome;
+    if (const auto* table = std::get_if<AddTable>(&op); table != nullptr && !table->stays) {
+      outcome = socket_.Commit(nft::RemoveTable(table->name));
+      if (!outcome && outcome.error().code == ENOENT) outcome = {};
+    }
+    if (const auto* sysctl = std::get_if<SetSysctl>(&op)) {
+      const auto value = ReadSysctl(sysctl->key);
+      // A device that went took its settings along.
+      if (value && *value == sysctl->value && !sysctl->previous.empty()) {
+        outcome = WriteSysctl(sysctl->key, sysctl->previous);
+      }
+    }
+    outcomes.push_back(std::move(outcome));
+  }
+  return outcomes;
+}
+
+std::vector<Op> FirewallOps(const FirewallConfig& config, const NetSnapshot& snapshot) {
+  std::vector<Op> ops;
+  ops.push_back(AddTable{FirewallTableName(config.interface_name), config.kill_switch == KillSwitch::kAlways});
+  if (!config.gateway) return ops;
+  const auto set = [&](const std::string& key, const std::string& value) {
+    const auto now = ReadSysctl(key);
+    if (now && *now != value) ops.push_back(SetSysctl{key, value, {}});
+  };
+  // A router hears no router advertisements unless told to (accept_ra = 2), and so would lose its own default route.
+  for (const Link& link : snapshot.links) {
+    const std::string key = fmt::format("net/ipv6/conf/{}/accept_ra", link.name);
+    const auto now = ReadSysctl(key);
+    if (now && *now == "1" && link.name != config.interface_name && link.name != "lo") set(key, "2");
+  }
+  set("net/ipv4/ip_forward", "1");
+  set("net/ipv6/conf/all/forwarding", "1");
+  return ops;
+}
+
+Result<std::unique_ptr<Firewall>> Firewall::Up(const FirewallConfig& config, const NetSnapshot& snapshot,
+                                               const std::string& journal_path) {
+  auto socket = NftSocket::Open();
+  if (!socket) return FailErrno(socket.error().code, "{}", RefusalOf(socket.error(), config));
+  // What an earlier run changed of the sysctls is put back first, so that what we find is the original; its table
+  // stays until ours replaces it.
+  if (JournalExists(journal_path)) {
+    auto old = OpenOldJournal(journal_path);
+    if (!old) return std::unexpected(old.error());
+    std::erase_if(old->contents.ops, [](const Op& op) { return std::holds_alternative<AddTable>(op); });
+    FirewallTarget undoing(*socket, nullptr);
+    if (Status undone = UndoOps(undoing, old->contents.ops); !undone) return std::unexpected(undone.error());
+    if (Status removed = old->journal.Remove(); !removed) return std::unexpected(removed.error());
+  }
+  auto netns = OwnNamespace();
+  if (!netns) return std::unexpected(netns.error());
+  auto journal = Journal::Create(journal_path, {config.interface_name, 0, *netns});
+  if (!journal) return std::unexpected(journal.error());
+
+  std::unique_ptr<Firewall> firewall(new Firewall(config, std::move(*socket), std::move(*journal)));
+  firewall->applied_ = FirewallOps(config, snapshot);
+  FirewallTarget target(firewall->socket_, &firewall->config_);
+  ApplyOutcome applied = ApplyOps(target, firewall->journal_, firewall->applied_);
+  if (!applied.status) {
+    if (!applied.something_left) {
+      if (Status removed = firewall->journal_.Remove(); !removed) return std::unexpected(removed.error());
+    }
+    return std::unexpected(applied.status.error());
+  }
+  if (target.lacks_extras()) {
+    firewall->config_.has_extras = false;
+    firewall->warnings_.push_back(
+        "this kernel's nftables has no fib, nat, rt or conntrack: the spoof guard, the MSS clamp and masquerading are "
+        "left out");
+  }
+  firewall->table_ = MakeFirewallTable(firewall->config_);
+  const auto flags = firewall->socket_.TableFlags(firewall->table_.name);
+  firewall->is_owned_ = flags && *flags && (**flags & nft::kOwned) != 0 && (**flags & nft::kPersistent) != 0;
+  return firewall;
+}
+
+Status Firewall::Down() {
+  if (!applied_.empty()) {
+    FirewallTarget target(socket_, nullptr);
+    if (Status undone = UndoOps(target, applied_); !undone) return undone;
+    applied_.clear();
+  }
+  return journal_.Remove();
+}
+
+Status Firewall::Replace() {
+  nft::Table table = MakeFirewallTable(config_);
+  if (Status committed = CommitTable(socket_, table); !committed) return committed;
+  table_ = std::move(table);
+  return {};
+}
+
+Status Firewall::Reapply() { return Replace(); }
+
+Result<bool> Firewall::Stands() {
+  auto flags = socket_.TableFlags(table_.name);
+  if (!flags) return std::unexpected(flags.error());
+  return flags->has_value();
+}
+
+Status Firewall::Update(const FirewallConfig& config) {
+  FirewallConfig wanted = config;
+  wanted.has_extras = config_.has_extras;
+  if (wanted == config_) return {};
+  nft::Table table = MakeFirewallTable(wanted);
+  FirewallConfig elsewhere = wanted;
+  elsewhere.endpoints = config_.endpoints;
+  elsewhere.lan = config_.lan;
+  elsewhere.own = config_.own;
+  // Whether the chain of the port forwardings stays one, so that the chains that jump there stay right.
+  const bool had_forwards = !config_.forwards.empty();
+  if (had_forwards == !wanted.forwards.empty()) elsewhere.forwards = config_.forwards;
+  if (elsewhere != config_) {
+    std::swap(config_, wanted);
+    Status replaced = Replace();
+    if (!replaced) std::swap(config_, wanted);
+    return replaced;
+  }
+  std::vector<nft::Message> messages;
+  for (const nft::Set& set : table.sets) {
+    const nft::Set* const before = table_.FindSet(set.name);
+    if (before != nullptr)
+      std::ranges::move(nft::ChangeElements(table.name, *before, set), std::back_inserter(messages));
+  }
+  if (wanted.forwards != config_.forwards && table.FindChain("forwards") != nullptr) {
+    for (const char* name : {"forwards", "hairpin"}) {
+      std::ranges::move(nft::ReplaceRules(table.name, *table.FindChain(name)), std::back_inserter(messages));
+    }
+  }
+  if (Status committed = socket_.Commit(messages); !committed) return committed;
+  config_ = std::move(wanted);
+  table_ = std::move(table);
+  return {};
+}
+
+Status Firewall::SetEndpoints(std::vector<SocketAddress> endpoints) {
+  FirewallConfig wanted = config_;
+  wanted.endpoints = std::move(endpoints);
+  return Update(wanted);
+}
+
+Status Firewall::SetLan(std::vector<Prefix> lan) {
+  FirewallConfig wanted = config_;
+  wanted.lan = std::move(lan);
+  return Update(wanted);
+}
+
+Status CleanupFirewall(const std::string& journal_path, std::string* kept) {
+  if (!JournalExists(journal_path)) return {};
+  auto old = OpenOldJournal(journal_path);
+  if (!old) return std::unexpected(old.error());
+  auto socket = NftSocket::Open();
+  if (!socket) return std::unexpected(socket.error());
+  FirewallTarget target(*socket, nullptr);
+  if (Status undone = UndoOps(target, old->contents.ops); !undone) return undone;
+  for (const Op& op : old->contents.ops) {
+    const auto* const table = std::get_if<AddTable>(&op);
+    if (table != nullptr && table->stays && kept != nullptr) *kept = table->name;
+  }
+  return old->journal.Remove();
+}
+
+Status CloseKillSwitch(const FirewallConfig& config) {
+  auto socket = NftSocket::Open();
+  if (!socket) return FailErrno(socket.error().code, "{}", RefusalOf(socket.error(), config));
+  FirewallTarget target(*socket, &config);
+  const Op op = AddTable{FirewallTableName(config.interface_name), true};
+  return std::move(target.Do({&op, 1}).front());
+}
+
+Result<bool> OpenKillSwitch(const std::string& interface_name) {
+  const std::string table = FirewallTableName(interface_name);
+  auto socket = NftSocket::Open();
+  if (!socket) return std::unexpected(socket.error());
+  const auto flags = socket->TableFlags(table);
+  if (!flags) return std::unexpected(flags.error());
+  if (!*flags) return false;
+  if (Status removed = socket->Commit(nft::RemoveTable(table)); !removed) return std::unexpected(removed.error());
+  return true;
+}
+
+Result<bool> HasFirewallTable(const std::string& interface_name) {
+  auto socket = NftSocket::Open();
+  if (!socket) return std::unexpected(socket.error());
+  const auto flags = socket->TableFlags(FirewallTableName(interface_name));
+  if (!flags) return std::unexpected(flags.error());
+  return flags->has_value();
+}
+
+}  // namespace adit

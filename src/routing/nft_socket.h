@@ -1,0 +1,52 @@
+// nf_tables netlink (door): batches in, outcomes and counters out. The socket that made an owned table must live as
+// long as the table is to be owned.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "routing/nft_wire.h"
+
+struct nlmsghdr;
+
+namespace adit {
+
+struct FirewallCount {
+  std::uint64_t packets = 0;
+  std::uint64_t bytes = 0;
+  friend bool operator==(const FirewallCount&, const FirewallCount&) = default;
+};
+
+// Bound for good to the network namespace it was opened in. One thread at a time.
+class NftSocket {
+ public:
+  // In the calling thread's namespace.
+  static Result<NftSocket> Open();
+
+  // By which the kernel's events name who made a change.
+  std::uint32_t port_id() const { return port_id_; }
+
+  // All of the messages or none of them. The Error names the message that the kernel refused.
+  Status Commit(std::span<const nft::Message> messages);
+  // Empty if there is no such table.
+  Result<std::optional<std::uint32_t>> TableFlags(const std::string& table);
+  Result<std::map<std::string, FirewallCount>> Counters(const std::string& table);
+
+ private:
+  NftSocket(Fd fd, std::uint32_t port_id) : fd_(std::move(fd)), port_id_(port_id) {}
+  Status Send(std::span<const std::uint8_t> wire);
+  // Reads what the kernel has answered already (it does so while we send), until `read` says that it has all.
+  Status Receive(const std::function<bool(const nlmsghdr*)>& read);
+
+  Fd fd_;
+  std::uint32_t port_id_;
+  std::uint32_t sequence_ = 1;
+};
+
+}  // namespace adit
