@@ -119,7 +119,12 @@ void TunnelDns::Arm() {
   if (const int fd = backend_->fd(); fd != watched_fd_ || (fd >= 0 && !watch_)) {
     watch_.reset();
     watched_fd_ = fd;
-    if (fd >= 0) watch_.emplace(loop_.io(), fd, [this] { Drive(); });
+    if (fd >= 0) {
+      auto opened = FdWatch::Open(loop_.io(), fd, [this] { Drive(); });
+      // What is overwritten is then found out by the timer only.
+      if (!opened) spdlog::error("{}", opened.error().message);
+      if (opened) watch_ = std::move(*opened);
+    }
   }
   timer_.cancel();
   if (const auto at = backend_->next_at()) {

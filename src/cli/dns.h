@@ -61,7 +61,7 @@ class TunnelDns {
   bool is_off_ = false;
   std::string logged_;  // the last detail that was logged
   int watched_fd_ = -1;
-  std::optional<FdWatch> watch_;
+  std::unique_ptr<FdWatch> watch_;
   boost::asio::steady_timer timer_;
   const std::shared_ptr<int> alive_ = std::make_shared<int>();
 };

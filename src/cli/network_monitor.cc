@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <boost/asio/steady_timer.hpp>
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -19,10 +20,17 @@ class NetworkMonitor::Impl : public std::enable_shared_from_this<NetworkMonitor:
   Impl(boost::asio::io_context& io, std::unique_ptr<NetworkEvents> events)
       : io_(io), timer_(io), events_(std::move(events)), policy_(BootNow()) {}
 
-  void Start() {
-    route_watch_.emplace(io_, events_->route_fd(), [this] { OnReadable(); });
-    if (events_->firewall_fd() >= 0) firewall_watch_.emplace(io_, events_->firewall_fd(), [this] { OnReadable(); });
+  Status Start() {
+    auto route_watch = FdWatch::Open(io_, events_->route_fd(), [this] { OnReadable(); });
+    if (!route_watch) return std::unexpected(route_watch.error());
+    route_watch_ = std::move(*route_watch);
+    if (events_->firewall_fd() >= 0) {
+      auto firewall_watch = FdWatch::Open(io_, events_->firewall_fd(), [this] { OnReadable(); });
+      if (!firewall_watch) return std::unexpected(firewall_watch.error());
+      firewall_watch_ = std::move(*firewall_watch);
+    }
     Arm();
+    return {};
   }
 
   void Stop() {
@@ -167,8 +175,8 @@ class NetworkMonitor::Impl : public std::enable_shared_from_this<NetworkMonitor:
   boost::asio::steady_timer timer_;
   std::unique_ptr<NetworkEvents> events_;
   ReconcilePolicy policy_;
-  std::optional<FdWatch> route_watch_;
-  std::optional<FdWatch> firewall_watch_;
+  std::unique_ptr<FdWatch> route_watch_;
+  std::unique_ptr<FdWatch> firewall_watch_;
   std::vector<Observer> observers_;
   std::function<void()> repair_firewall_;
   Guarded guarded_;
@@ -185,7 +193,7 @@ Result<std::unique_ptr<NetworkMonitor>> NetworkMonitor::Start(boost::asio::io_co
   auto events = NetworkEvents::Open();
   if (!events) return std::unexpected(events.error());
   auto impl = std::make_shared<Impl>(io, std::move(*events));
-  impl->Start();
+  if (const Status started = impl->Start(); !started) return std::unexpected(started.error());
   return std::unique_ptr<NetworkMonitor>(new NetworkMonitor(std::move(impl)));
 }
 

@@ -68,13 +68,12 @@ std::vector<std::unique_ptr<OutboundPath::Slot>> OutboundPath::MakeSlots(Exchang
   return slots;
 }
 
-OutboundPath::OutboundPath(DataPlane& plane, unsigned queue, unsigned threads)
+OutboundPath::OutboundPath(DataPlane& plane, unsigned queue, unsigned threads, Bed bed)
     : plane_(plane),
       queue_(queue),
+      bed_(std::move(bed)),
       pipeline_(MakeSlots(plane.exchange, threads)),
       engines_(MakeEngines(plane.aead, threads)) {
-  poller_.Add(bell_.fd());
-  poller_.Add(plane_.tun.queue_fd(queue_));
   for (const auto& engine : engines_) {
     threads_.push_back(StartThread("adit-out", [this, &engine = *engine] { Run(engine); }));
   }
@@ -83,7 +82,7 @@ OutboundPath::OutboundPath(DataPlane& plane, unsigned queue, unsigned threads)
 OutboundPath::~OutboundPath() {
   CHECK(plane_.is_stopping.load());
   pipeline_.Close();
-  bell_.Ring();
+  bed_.bell.Ring();
   for (std::thread& thread : threads_) thread.join();
 }
 
@@ -93,7 +92,7 @@ void OutboundPath::Request(std::span<const FlushRequest> requests) {
     const std::scoped_lock lock(mutex_);
     requests_.insert(requests_.end(), requests.begin(), requests.end());
   }
-  bell_.Ring();
+  bed_.bell.Ring();
 }
 
 void OutboundPath::Run(AeadEngine& engine) {
@@ -125,9 +124,9 @@ bool OutboundPath::Read(Slot& slot, AeadEngine& engine, bool& has_slept) {
 void OutboundPath::Sleep(AeadEngine& engine) {
   engine.ForgetKeys();
   units_since_sleep_ = 0;
-  for (const epoll_event& event : poller_.Wait()) {
-    if (event.data.fd == bell_.fd()) {
-      bell_.Silence();
+  for (const epoll_event& event : bed_.poller.Wait()) {
+    if (event.data.fd == bed_.bell.fd()) {
+      bed_.bell.Silence();
       const std::scoped_lock lock(mutex_);
       // Last first, so that the next one is at the end.
       taken_.insert(taken_.begin(), requests_.rbegin(), requests_.rend());
@@ -157,7 +156,7 @@ bool OutboundPath::ReadTun(Slot& slot, AeadEngine& engine) {
       is_readable_ = false;
       if (read.status != IoStatus::kWouldBlock) Count(counters_.errors);
       if (read.status == IoStatus::kGone) {
-        poller_.Remove(plane_.tun.queue_fd(queue_));
+        bed_.poller.Remove(plane_.tun.queue_fd(queue_));
         plane_.is_tun_gone.store(true);
         plane_.control_bell.Ring();
       }
@@ -223,13 +222,13 @@ std::vector<std::unique_ptr<InboundPath::Slot>> InboundPath::MakeSlots(DataPlane
   return slots;
 }
 
-InboundPath::InboundPath(DataPlane& plane, OutboundPath& outbound, unsigned threads)
+InboundPath::InboundPath(DataPlane& plane, OutboundPath& outbound, unsigned threads, Bed bed)
     : plane_(plane),
       outbound_(outbound),
+      bed_(std::move(bed)),
       pipeline_(MakeSlots(plane, threads)),
       coalescer_(CoalesceOptions{}),
       engines_(MakeEngines(plane.aead, threads)) {
-  poller_.Add(bell_.fd());
   FollowSockets();
   for (const auto& engine : engines_) {
     threads_.push_back(StartThread("adit-in", [this, &engine = *engine] { Run(engine); }));
@@ -239,7 +238,7 @@ InboundPath::InboundPath(DataPlane& plane, OutboundPath& outbound, unsigned thre
 InboundPath::~InboundPath() {
   CHECK(plane_.is_stopping.load());
   pipeline_.Close();
-  bell_.Ring();
+  bed_.bell.Ring();
   for (std::thread& thread : threads_) thread.join();
 }
 
@@ -273,9 +272,9 @@ bool InboundPath::Read(Slot& slot, AeadEngine& engine, bool& has_slept) {
 void InboundPath::Sleep(AeadEngine& engine) {
   engine.ForgetKeys();
   units_since_sleep_ = 0;
-  for (const epoll_event& event : poller_.Wait()) {
-    if (event.data.fd == bell_.fd()) {
-      bell_.Silence();
+  for (const epoll_event& event : bed_.poller.Wait()) {
+    if (event.data.fd == bed_.bell.fd()) {
+      bed_.bell.Silence();
       FollowSockets();
       return;  // the events behind this one may be of sockets that are closed now
     }
@@ -291,8 +290,11 @@ void InboundPath::FollowSockets() {
   std::shared_ptr<UdpSockets> next = plane_.sockets.Get()->sockets;
   if (next == sockets_) return;
   for (const SocketFamily family : {SocketFamily::kV4, SocketFamily::kV6}) {
-    if (sockets_ && sockets_->fd(family) >= 0) poller_.Remove(sockets_->fd(family));
-    if (next && next->fd(family) >= 0) poller_.Add(next->fd(family));
+    if (sockets_ && sockets_->fd(family) >= 0) bed_.poller.Remove(sockets_->fd(family));
+    // Without a watch nothing comes in by this socket, until the link or the port is set anew.
+    if (next && next->fd(family) >= 0) {
+      if (const Status added = bed_.poller.Add(next->fd(family)); !added) spdlog::error("{}", added.error().message);
+    }
     is_readable_[static_cast<std::size_t>(family)] = false;  // the poller says
   }
   sockets_ = std::move(next);

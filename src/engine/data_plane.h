@@ -17,6 +17,7 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "crypto/aead.h"
@@ -48,12 +49,14 @@ struct DataCounters {
 
 // What the data threads share with the control thread. Outlives them.
 struct DataPlane {
-  DataPlane(const ProtocolLimits& limits, TunDevice& device, AeadBackend backend, std::function<void()> disturbance)
+  DataPlane(const ProtocolLimits& limits, TunDevice& device, AeadBackend backend, std::function<void()> disturbance,
+            Bell bell)
       : exchange(limits),
         tun(device),
         aead(backend),
         disturb(std::move(disturbance)),
-        sockets(std::make_shared<SocketSet>()) {}
+        sockets(std::make_shared<SocketSet>()),
+        control_bell(std::move(bell)) {}
 
   Exchange exchange;
   HandshakeQueue handshakes;
@@ -76,12 +79,13 @@ constexpr unsigned DefaultThreads(unsigned cores) { return std::clamp(cores / 2,
 
 class OutboundPath {
  public:
-  OutboundPath(DataPlane& plane, unsigned queue, unsigned threads);
+  // `bed` watches the queue already.
+  OutboundPath(DataPlane& plane, unsigned queue, unsigned threads, Bed bed);
   ~OutboundPath();  // REQUIRES: plane.is_stopping
 
   // Any thread: send what waits for these peers.
   void Request(std::span<const FlushRequest> requests);
-  void Wake() { bell_.Ring(); }
+  void Wake() { bed_.bell.Ring(); }
   const DataCounters& counters() const { return counters_; }
 
  private:
@@ -108,14 +112,13 @@ class OutboundPath {
 
   DataPlane& plane_;
   const unsigned queue_;
-  Bell bell_;
+  Bed bed_;  // the bell is anybody's, the poller the reader's
   DataCounters counters_;
   std::mutex mutex_;
   std::vector<FlushRequest> requests_;  // guarded by mutex_; bounded by callers' peers: one each per event
   Pipeline<Slot> pipeline_;
 
   // The reader's.
-  Poller poller_;
   std::vector<FlushRequest> taken_;  // of requests_, last first
   bool is_readable_ = false;         // the TUN, as far as we know
   unsigned units_since_sleep_ = 0;
@@ -127,10 +130,10 @@ class OutboundPath {
 class InboundPath {
  public:
   // `outbound` gets the packets that waited for a session which the peer has just confirmed.
-  InboundPath(DataPlane& plane, OutboundPath& outbound, unsigned threads);
+  InboundPath(DataPlane& plane, OutboundPath& outbound, unsigned threads, Bed bed);
   ~InboundPath();  // REQUIRES: plane.is_stopping
 
-  void Wake() { bell_.Ring(); }
+  void Wake() { bed_.bell.Ring(); }
   const DataCounters& counters() const { return counters_; }
 
  private:
@@ -150,12 +153,11 @@ class InboundPath {
 
   DataPlane& plane_;
   OutboundPath& outbound_;
-  Bell bell_;
+  Bed bed_;  // the bell is anybody's, the poller the reader's
   DataCounters counters_;
   Pipeline<Slot> pipeline_;
 
   // The reader's.
-  Poller poller_;
   std::shared_ptr<UdpSockets> sockets_;
   std::array<bool, 2> is_readable_{};  // by SocketFamily, as far as we know
   SocketFamily turn_ = SocketFamily::kV4;

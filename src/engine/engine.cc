@@ -31,7 +31,11 @@ constexpr Duration kCloseInterval = 2ms;
 // A timer on the clock that goes on during suspend, so that a laptop's keys are dead when it wakes.
 class BootTimer {
  public:
-  BootTimer() : fd_(timerfd_create(CLOCK_BOOTTIME, TFD_NONBLOCK | TFD_CLOEXEC)) { CHECK(fd_); }
+  static Result<BootTimer> Open() {
+    Fd fd(timerfd_create(CLOCK_BOOTTIME, TFD_NONBLOCK | TFD_CLOEXEC));
+    if (!fd) return FailDescriptor(errno, "a timerfd");
+    return BootTimer(std::move(fd));
+  }
   int fd() const { return fd_.get(); }
   void Set(std::optional<Instant> at) {
     if (at == set_to_) return;
@@ -51,6 +55,7 @@ class BootTimer {
   }
 
  private:
+  explicit BootTimer(Fd fd) : fd_(std::move(fd)) {}
   Fd fd_;
   std::optional<Instant> set_to_;
 };
@@ -60,13 +65,14 @@ class BootTimer {
 class Engine::Impl {
  public:
   Impl(boost::asio::io_context& control, std::unique_ptr<TunDevice> tun, const EngineOptions& options,
-       AeadBackend backend, std::function<void(EngineEnd)> on_end)
+       AeadBackend backend, Bell control_bell, BootTimer timer, std::function<void(EngineEnd)> on_end)
       : control_(control),
         tun_(std::move(tun)),
         options_(options),
         on_end_(std::move(on_end)),
-        plane_(options.limits, *tun_, backend, options.disturb),
-        tunnel_(plane_.exchange, random_, BootNow()) {}
+        plane_(options.limits, *tun_, backend, options.disturb, std::move(control_bell)),
+        tunnel_(plane_.exchange, random_, BootNow()),
+        timer_(std::move(timer)) {}
 
   ~Impl() {
     plane_.is_stopping.store(true);
@@ -81,15 +87,33 @@ class Engine::Impl {
     } else {
       return std::unexpected(watch.error());
     }
+    const auto watch = [this](std::unique_ptr<FdWatch>& into, int fd, auto on_ready) -> Status {
+      auto opened = FdWatch::Open(control_, fd, std::move(on_ready));
+      if (!opened) return std::unexpected(opened.error());
+      into = std::move(*opened);
+      return {};
+    };
+    // All that can fail comes before the first thread.
+    if (Status status = watch(bell_fd_, plane_.control_bell.fd(), [this] { OnBell(); }); !status) return status;
+    if (Status status = watch(timer_fd_, timer_.fd(), [this] { OnTimer(); }); !status) return status;
+    if (Status status = watch(network_fd_, network_watch_->fd(), [this] { OnNetworkChanged(); }); !status)
+      return status;
+    std::vector<Bed> beds;
+    for (unsigned path = 0; path <= tun_->queue_count(); ++path) {
+      auto bed = Bed::Open();
+      if (!bed) return std::unexpected(bed.error());
+      if (path < tun_->queue_count()) {
+        if (Status status = bed->poller.Add(tun_->queue_fd(path)); !status) return status;
+      }
+      beds.push_back(std::move(*bed));
+    }
     const unsigned threads =
         options_.threads != 0 ? options_.threads : DefaultThreads(std::thread::hardware_concurrency());
     for (unsigned queue = 0; queue < tun_->queue_count(); ++queue) {
-      outbound_.push_back(std::make_unique<OutboundPath>(plane_, queue, std::max(1u, threads / tun_->queue_count())));
+      outbound_.push_back(std::make_unique<OutboundPath>(plane_, queue, std::max(1u, threads / tun_->queue_count()),
+                                                         std::move(beds[queue])));
     }
-    inbound_ = std::make_unique<InboundPath>(plane_, *outbound_.front(), threads);
-    bell_fd_.emplace(control_, plane_.control_bell.fd(), [this] { OnBell(); });
-    timer_fd_.emplace(control_, timer_.fd(), [this] { OnTimer(); });
-    network_fd_.emplace(control_, network_watch_->fd(), [this] { OnNetworkChanged(); });
+    inbound_ = std::make_unique<InboundPath>(plane_, *outbound_.front(), threads, std::move(beds.back()));
     OnLinkNews();
     return {};
   }
@@ -155,6 +179,7 @@ class Engine::Impl {
     status.counters.emplace_back("handshake_initiations_sent", handshakes.initiations_sent);
     status.counters.emplace_back("handshake_responses_sent", handshakes.responses_sent);
     status.counters.emplace_back("handshake_cookie_replies_sent", handshakes.cookie_replies_sent);
+    status.counters.emplace_back("handshake_cookies_received", handshakes.cookies_received);
     status.counters.emplace_back("handshakes_completed", handshakes.completed);
     return status;
   }
@@ -285,7 +310,8 @@ class Engine::Impl {
     const std::size_t depth = plane_.handshakes.Take(kHandshakesPerTurn, handshakes_);
     tunnel_.HandleHandshakes(handshakes_, depth, now, outbox_);
     CarryOut();
-    if (depth > handshakes_.size()) plane_.control_bell.Ring();  // the rest after whoever else waits
+    // The rest after whoever else waits.
+    if (depth > handshakes_.size() || !plane_.exchange.inbox.empty()) plane_.control_bell.Ring();
   }
 
   void OnTimer() {
@@ -306,15 +332,15 @@ class Engine::Impl {
   }
 
   void CarryOut() {
-    const Instant now = BootNow();
+    send_runs_.clear();
     for (const OutgoingHandshake& handshake : outbox_.to_network) {
-      SendOutcome outcome;
-      if (sockets_) {
-        const Bytes message = handshake.datagram.message();
-        const SendRun run{message, message.size(), handshake.to, handshake.tos};
-        sockets_->Send(std::span(&run, 1), now, std::span(&outcome, 1));
-      }
-      tunnel_.OnSent(handshake, outcome.datagrams_sent == 1, outcome.clear_source);
+      const Bytes message = handshake.datagram.message();
+      send_runs_.push_back(SendRun{message, message.size(), handshake.to, handshake.tos});
+    }
+    send_outcomes_.assign(send_runs_.size(), SendOutcome{});
+    if (sockets_ && !send_runs_.empty()) sockets_->Send(send_runs_, BootNow(), send_outcomes_);
+    for (std::size_t i = 0; i < send_outcomes_.size(); ++i) {
+      tunnel_.OnSent(outbox_.to_network[i], send_outcomes_[i].datagrams_sent == 1, send_outcomes_[i].clear_source);
     }
     outbound_.front()->Request(outbox_.to_flush);
     outbox_.Clear();
@@ -341,13 +367,15 @@ class Engine::Impl {
     link_fd_.reset();
     link_watch_ = std::move(*watch);
     link_watch_->Process();
-    link_fd_.emplace(control_, link_watch_->fd(), [this] {
+    auto link_fd = FdWatch::Open(control_, link_watch_->fd(), [this] {
       // Not within the watch's own handler: OnLinkNews may replace it.
       boost::asio::post(control_, [this, alive = std::weak_ptr<int>(alive_)] {
         if (!alive.expired()) OnLinkNews();
       });
       link_watch_->Process();
     });
+    if (!link_fd) return std::unexpected(link_fd.error());
+    link_fd_ = std::move(*link_fd);
     return {};
   }
 
@@ -409,6 +437,8 @@ class Engine::Impl {
   Tunnel tunnel_;
   ControlOutbox outbox_;
   std::vector<HandshakeDatagram> handshakes_;
+  std::vector<SendRun> send_runs_;  // one each of the outbox's messages
+  std::vector<SendOutcome> send_outcomes_;
   std::vector<std::unique_ptr<OutboundPath>> outbound_;
   std::unique_ptr<InboundPath> inbound_;
 
@@ -425,7 +455,7 @@ class Engine::Impl {
   std::unique_ptr<NetworkWatch> network_watch_;
   bool has_ended_ = false;
   const std::shared_ptr<int> alive_ = std::make_shared<int>();
-  std::optional<FdWatch> bell_fd_, timer_fd_, link_fd_, network_fd_;  // last: their handlers use all of the above
+  std::unique_ptr<FdWatch> bell_fd_, timer_fd_, link_fd_, network_fd_;  // last: their handlers use all of the above
 };
 
 Result<std::unique_ptr<Engine>> Engine::Start(boost::asio::io_context& control, std::unique_ptr<TunDevice> tun,
@@ -436,7 +466,12 @@ Result<std::unique_ptr<Engine>> Engine::Start(boost::asio::io_context& control, 
   if (std::ranges::find(backends, backend) == backends.end()) {
     return Fail("the cipher backend {} is not available on this machine", Name(backend));
   }
-  auto impl = std::make_unique<Impl>(control, std::move(tun), options, backend, std::move(on_end));
+  auto bell = Bell::Open();
+  if (!bell) return std::unexpected(bell.error());
+  auto timer = BootTimer::Open();
+  if (!timer) return std::unexpected(timer.error());
+  auto impl = std::make_unique<Impl>(control, std::move(tun), options, backend, std::move(*bell), std::move(*timer),
+                                     std::move(on_end));
   if (const Status started = impl->Start(); !started) return std::unexpected(started.error());
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
 }

@@ -47,7 +47,8 @@ class Engine : public DeviceControl {
  public:
   // Starts the data threads: as many inbound as outbound, and outbound at least one for each TUN queue. From then on
   // the engine follows the link: it binds its sockets when the link goes up and clears sessions and closes them when it
-  // goes down. `on_end` is called on the control thread, once, when the link is removed.
+  // goes down. `on_end` is called on the control thread, once, when the link is removed. An error
+  // if there are not enough descriptors (Error.code EMFILE): nothing is left behind then.
   static Result<std::unique_ptr<Engine>> Start(boost::asio::io_context& control, std::unique_ptr<TunDevice> tun,
                                                const EngineOptions& options, std::function<void(EngineEnd)> on_end);
   ~Engine() override;  // joins the data threads and wipes all keys

@@ -6,9 +6,11 @@
 #include <netinet/in.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -16,6 +18,7 @@
 
 #include "base/random.h"
 #include "crypto/primitives.h"
+#include "tunnel/limits.h"
 
 namespace adit {
 namespace {
@@ -103,6 +106,78 @@ Fd Occupy(std::uint16_t port) {
   address.sin_port = htons(port);
   if (bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) fd.Close();
   return fd;
+}
+
+// However many descriptors there are, Start() succeeds or says what to change, and gives back what it took.
+TEST(Engine, SaysThatDescriptorsAreMissingAndLeavesNone) {
+  InNamespace([](Device& device) {
+    device.engine.reset();
+    const auto lowest_free = [] {
+      const Fd probe(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+      return probe.get();
+    };
+    rlimit before{};
+    ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+    EngineOptions options;
+    options.aead = AeadBackend::kSodium;
+    bool has_started = false;
+    int refused = 0;
+    for (int more = 0; more < 100 && !has_started; ++more) {
+      auto tun = TunDevice::Create("adit-test", TunOptions{});
+      ASSERT_TRUE(tun) << tun.error().message;
+      const int free = lowest_free();
+      ASSERT_GE(free, 0);
+      const rlimit limit{static_cast<rlim_t>(free + more), before.rlim_max};
+      ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+      {
+        boost::asio::io_context& control = device.control;
+        const auto started = Engine::Start(control, std::move(*tun), options, [](EngineEnd) {});
+        has_started = started.has_value();
+        if (!has_started) {
+          ++refused;
+          EXPECT_NE(started.error().message.find("Too many open files"), std::string::npos) << started.error().message;
+        }
+      }
+      ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+      device.Turn();
+      EXPECT_LE(lowest_free(), free) << more;  // the TUN's are free again too
+    }
+    EXPECT_TRUE(has_started);
+    EXPECT_GT(refused, 10);
+  });
+}
+
+// A machine that wakes, or a configuration that is loaded: thousands of peers at once. One event of the control thread
+// stays short, so that who asks for the status in between is answered.
+TEST(Engine, BeginsHandshakesWithThousandsOfPeersInManyShortTurns) {
+  InNamespace([](Device& device) {
+    constexpr std::uint64_t kPeers = 10'000;
+    device.SetUp(true);
+    SeededRandom random(3);
+    DeviceUpdate update;
+    update.private_key = PrivateKey::Generate(random);
+    for (std::uint64_t i = 0; i < kPeers; ++i) {
+      PeerUpdate& peer = update.peers.emplace_back(PeerNumber(i));
+      peer.endpoint = *SocketAddress::Parse("127.0.0.1:9");
+      peer.persistent_keepalive_seconds = 3600;
+    }
+    ASSERT_EQ(device.engine->SetDevice(update), 0);
+    const auto sent = [&] {
+      for (const auto& [name, value] : device.engine->GetEngine().counters) {
+        if (name == "handshake_initiations_sent") return value;
+      }
+      return std::uint64_t{0};
+    };
+    std::uint64_t before = sent(), greatest_step = 0;
+    device.control.restart();
+    while (before < kPeers && device.control.run_one_for(std::chrono::seconds(4)) > 0) {
+      const std::uint64_t now = sent();
+      greatest_step = std::max(greatest_step, now - before);
+      before = now;
+    }
+    EXPECT_EQ(before, kPeers);
+    EXPECT_LE(greatest_step, kInitiationsPerTurn);
+  });
 }
 
 TEST(Engine, TakesThePortItWasGivenByChanceWhenItIsAskedForByNumber_CONF98) {

@@ -1,7 +1,7 @@
 // Calls a function on the control thread each time a descriptor is readable.
 #pragma once
 
-#include <unistd.h>
+#include <fcntl.h>
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -9,7 +9,9 @@
 #include <memory>
 #include <utility>
 
-#include "base/check.h"
+#include "base/fd.h"
+#include "base/result.h"
+#include "engine/poller.h"
 
 namespace adit {
 
@@ -17,13 +19,18 @@ namespace adit {
 // destroy this object.
 class FdWatch {
  public:
-  FdWatch(boost::asio::io_context& context, int fd, std::function<void()> on_ready)
-      : state_(std::make_shared<State>(context, std::move(on_ready))) {
+  static Result<std::unique_ptr<FdWatch>> Open(boost::asio::io_context& context, int fd,
+                                               std::function<void()> on_ready) {
     // A duplicate, because Asio closes what it is given.
-    const int duplicate = dup(fd);
-    CHECK(duplicate >= 0);
-    state_->descriptor.assign(duplicate);
-    Arm(state_);
+    Fd duplicate(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+    if (!duplicate) return FailDescriptor(errno, "a descriptor a second time");
+    auto state = std::make_shared<State>(context, std::move(on_ready));
+    boost::system::error_code error;
+    state->descriptor.assign(duplicate.get(), error);
+    if (error) return FailDescriptor(error.value(), "a watch");
+    static_cast<void>(duplicate.Release());
+    Arm(state);
+    return std::unique_ptr<FdWatch>(new FdWatch(std::move(state)));
   }
   ~FdWatch() {
     state_->on_ready = nullptr;
@@ -39,6 +46,8 @@ class FdWatch {
     boost::asio::posix::stream_descriptor descriptor;
     std::function<void()> on_ready;  // empty once the watch is gone
   };
+
+  explicit FdWatch(std::shared_ptr<State> state) : state_(std::move(state)) {}
 
   static void Arm(const std::shared_ptr<State>& state) {
     state->descriptor.async_wait(boost::asio::posix::stream_descriptor::wait_read,

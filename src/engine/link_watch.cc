@@ -10,23 +10,24 @@
 #include <sys/stat.h>
 
 #include <cerrno>
-#include <cstring>
 #include <thread>
 
 #include "base/check.h"
+#include "engine/poller.h"
 
 namespace adit {
 namespace {
 
 // A socket that only listens: no acknowledgements, no sequence check, never blocks.
-nl_sock* OpenListener() {
+Result<nl_sock*> OpenListener() {
   nl_sock* socket = nl_socket_alloc();
-  if (socket == nullptr) return nullptr;
+  if (socket == nullptr) return FailDescriptor(ENOMEM, "a netlink socket");
   nl_socket_disable_seq_check(socket);
   nl_socket_disable_auto_ack(socket);
   if (nl_connect(socket, NETLINK_ROUTE) < 0 || nl_socket_set_nonblocking(socket) < 0) {
+    const int code = errno;
     nl_socket_free(socket);
-    return nullptr;
+    return FailDescriptor(code, "a netlink socket");
   }
   nl_socket_set_buffer_size(socket, 1 << 20, 0);
   return socket;
@@ -45,8 +46,9 @@ bool IsOwnNamespace(int namespace_fd) {
 Result<std::unique_ptr<LinkWatch>> LinkWatch::Open(int namespace_fd, const std::string& name) {
   std::unique_ptr<LinkWatch> watch(new LinkWatch);
   bool entered = true;
+  Result<nl_sock*> opened;
   const auto open = [&] {
-    watch->socket_ = OpenListener();
+    opened = OpenListener();
     watch->index_ = static_cast<int>(if_nametoindex(name.c_str()));
   };
   if (namespace_fd < 0 || IsOwnNamespace(namespace_fd)) {
@@ -59,7 +61,8 @@ Result<std::unique_ptr<LinkWatch>> LinkWatch::Open(int namespace_fd, const std::
     }).join();
   }
   if (!entered) return FailErrno(EPERM, "cannot enter the network namespace of {}: CAP_SYS_ADMIN is missing", name);
-  if (watch->socket_ == nullptr) return Fail("cannot open a netlink socket: {}", std::strerror(errno));
+  if (!opened) return std::unexpected(opened.error());
+  watch->socket_ = *opened;
   if (nl_socket_add_memberships(watch->socket_, RTNLGRP_LINK, RTNLGRP_NONE) < 0) {
     return Fail("cannot listen for changes of links");
   }
@@ -133,8 +136,9 @@ int LinkWatch::OnMessage(nl_msg* message) {
 
 Result<std::unique_ptr<NetworkWatch>> NetworkWatch::Open() {
   std::unique_ptr<NetworkWatch> watch(new NetworkWatch);
-  watch->socket_ = OpenListener();
-  if (watch->socket_ == nullptr) return Fail("cannot open a netlink socket: {}", std::strerror(errno));
+  const auto opened = OpenListener();
+  if (!opened) return std::unexpected(opened.error());
+  watch->socket_ = *opened;
   if (nl_socket_add_memberships(watch->socket_, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE,
                                 RTNLGRP_IPV6_ROUTE, RTNLGRP_NONE) < 0) {
     return Fail("cannot listen for changes of addresses and routes");

@@ -77,6 +77,11 @@ inline constexpr std::size_t kHandshakeQueueLength = 4096;
 inline constexpr std::size_t kUnderLoadQueueLength = kHandshakeQueueLength / 8;
 inline constexpr Duration kUnderLoadHold = 1s;
 
+// What the control thread does for peers in one turn, before it looks at configuration and handshakes again: about a
+// millisecond's worth. The rest waits for the next turn.
+inline constexpr std::size_t kPeersPerTurn = 256;
+inline constexpr std::size_t kInitiationsPerTurn = 16;
+
 // Handshakes per source while under load: IPv4 address or IPv6 /64.
 inline constexpr std::uint32_t kHandshakesPerSecond = 20;
 inline constexpr std::uint32_t kHandshakesBurst = 5;

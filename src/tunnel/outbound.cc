@@ -48,8 +48,8 @@ Outbound::Outbound(Exchange& exchange, Random& random, std::size_t max_run_bytes
       heads_(heads_memory_.get(), kOutboundHeadBytes),
       arena_(arena_memory_.get(), kOutboundArenaBytes) {
   pending_.reserve(kMaxOutboundPackets);
-  jobs_.reserve(kMaxOutboundPackets);
-  runs_.reserve(kMaxOutboundPackets);
+  jobs_.reserve(kMaxOutboundPackets + kMaxStagedPackets);
+  runs_.reserve(kMaxOutboundPackets + kMaxStagedPackets);
 }
 
 bool Outbound::Add(Bytes head, MutableBytes body, Instant now) {
@@ -160,22 +160,27 @@ void Outbound::SendWhatWaits(const std::shared_ptr<Peer>& peer, bool keepalive_i
 
 void Outbound::Place(const std::shared_ptr<Peer>& peer, SendGrant& grant, std::span<const Pending> packets) {
   const std::size_t staged_count = grant.staged.size();
-  if (staged_count > 0) PlaceRun(peer, *grant.keypair, grant.first_counter, grant.endpoint, TakeStaged(grant.staged));
-  PlaceRun(peer, *grant.keypair, grant.first_counter + staged_count, grant.endpoint, packets);
-  grants_.push_back(Grant{std::move(grant.keypair), std::move(grant.staged), jobs_.size()});
+  std::unique_ptr<std::uint8_t[]> overflow;
+  if (staged_count > 0) {
+    const std::vector<Pending> staged = PendingOf(grant.staged);
+    const std::size_t bytes = TotalBytes(grant.staged) + staged_count * kMaxOverhead;
+    if (arena_promised_ + bytes <= arena_.size()) {
+      arena_promised_ += bytes;
+      arena_used_ += PlaceRun(peer, *grant.keypair, grant.first_counter, grant.endpoint, staged, FreeArena());
+    } else {
+      overflow = std::make_unique_for_overwrite<std::uint8_t[]>(bytes);
+      PlaceRun(peer, *grant.keypair, grant.first_counter, grant.endpoint, staged, MutableBytes(overflow.get(), bytes));
+    }
+  }
+  arena_used_ +=
+      PlaceRun(peer, *grant.keypair, grant.first_counter + staged_count, grant.endpoint, packets, FreeArena());
+  grants_.push_back(Grant{std::move(grant.keypair), std::move(grant.staged), std::move(overflow), jobs_.size()});
 }
 
-std::vector<Outbound::Pending> Outbound::TakeStaged(std::deque<StagedPacket>& staged) {
-  // At most kMaxStagedPackets of one TUN read each: they fit an empty arena only if they are not all super-packets, so
-  // what does not fit is dropped like any other overflow of the staged queue.
+std::vector<Outbound::Pending> Outbound::PendingOf(std::deque<StagedPacket>& staged) {
   std::vector<Pending> packets;
   packets.reserve(staged.size());
   for (StagedPacket& packet : staged) {
-    if (arena_promised_ + packet.size() + kMaxOverhead > arena_.size()) {
-      Drop(DropReason::kStagedFull);
-      continue;
-    }
-    arena_promised_ += packet.size() + kMaxOverhead;
     Pending& pending = packets.emplace_back();
     pending.body = packet.data();
     pending.body_bytes = packet.size();
@@ -186,18 +191,19 @@ std::vector<Outbound::Pending> Outbound::TakeStaged(std::deque<StagedPacket>& st
   return packets;
 }
 
-void Outbound::PlaceRun(const std::shared_ptr<Peer>& peer, const Keypair& keypair, std::uint64_t first_counter,
-                        const Endpoint& endpoint, std::span<const Pending> packets) {
+std::size_t Outbound::PlaceRun(const std::shared_ptr<Peer>& peer, const Keypair& keypair, std::uint64_t first_counter,
+                               const Endpoint& endpoint, std::span<const Pending> packets, MutableBytes memory) {
   const std::uint32_t mtu = exchange_.mtu.load(std::memory_order_relaxed);
+  std::size_t used = 0;
   bool is_open = false;  // the last run is of this call, and no shorter datagram has ended it
   for (std::size_t i = 0; i < packets.size(); ++i) {
     const Pending& packet = packets[i];
     const std::size_t size = packet.head.size() + packet.body_bytes;
     const std::size_t padding = PaddingBytes(size, mtu);
-    std::uint8_t* const message = arena_.data() + arena_used_;
+    std::uint8_t* const message = memory.data() + used;
     const std::size_t message_bytes = sizeof(DataHeader) + size + padding + kAeadTagBytes;
-    CHECK(arena_used_ + message_bytes <= arena_.size());
-    arena_used_ += message_bytes;
+    CHECK(used + message_bytes <= memory.size());
+    used += message_bytes;
 
     const std::uint64_t counter = first_counter + i;
     Store(message, DataHeader{static_cast<std::uint32_t>(MessageType::kData), keypair.remote_index, counter});
@@ -221,6 +227,7 @@ void Outbound::PlaceRun(const std::shared_ptr<Peer>& peer, const Keypair& keypai
     runs_.push_back(SealedRun{Bytes(message, message_bytes), message_bytes, endpoint, packet.tos, peer});
     is_open = true;
   }
+  return used;
 }
 
 void Outbound::Seal(AeadEngine& engine) {

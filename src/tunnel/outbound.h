@@ -93,6 +93,9 @@ class Outbound {
   struct Grant {
     std::shared_ptr<Keypair> keypair;
     std::deque<StagedPacket> staged;
+    // Where these are sealed when a session appears while the batch is nearly full: the arena has no room for them, and
+    // nothing that waited so long is dropped for that.
+    std::unique_ptr<std::uint8_t[]> overflow;
     std::size_t end = 0;  // its jobs end here, and begin where the grant before ends
   };
 
@@ -108,9 +111,11 @@ class Outbound {
   void SendWhatWaits(const std::shared_ptr<Peer>& peer, bool keepalive_if_none, Instant now);
   // Jobs and places for what was staged, and then for `packets`.
   void Place(const std::shared_ptr<Peer>& peer, SendGrant& grant, std::span<const Pending> packets);
-  void PlaceRun(const std::shared_ptr<Peer>& peer, const Keypair& keypair, std::uint64_t first_counter,
-                const Endpoint& endpoint, std::span<const Pending> packets);
-  std::vector<Pending> TakeStaged(std::deque<StagedPacket>& staged);
+  // Returns how many bytes of `memory` it took.
+  std::size_t PlaceRun(const std::shared_ptr<Peer>& peer, const Keypair& keypair, std::uint64_t first_counter,
+                       const Endpoint& endpoint, std::span<const Pending> packets, MutableBytes memory);
+  static std::vector<Pending> PendingOf(std::deque<StagedPacket>& staged);
+  MutableBytes FreeArena() const { return arena_.subspan(arena_used_); }
   void ReleaseStaged(std::size_t bytes);
   void AnswerUnreachable(Bytes head, Bytes body, Instant now);
   // True if they need not wait: there is a session by now.

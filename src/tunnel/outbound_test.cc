@@ -394,6 +394,48 @@ TEST_F(OutboundTest, TakesABatchUntilItIsFullAndNothingOfTheNext) {
   EXPECT_EQ(alice().all_drops() + bob().all_drops(), 0u);
 }
 
+// The session appears between the last Add() and the Flush(), as it does when the control thread completes a handshake
+// while the batch is read; or between two packets of a super-packet.
+TEST_F(OutboundTest, WhatWaitedGoesOutWithABatchThatIsFullAlready) {
+  for (const std::size_t bytes : {std::size_t{100}, std::size_t{1420}, std::size_t{2000}, std::size_t{60'000}}) {
+    TestPair pair;
+    Core& alice = pair.alice;
+    Packets packets;
+    for (std::uint8_t i = 0; i < 128; ++i) alice.Send(packets.emplace_back(TestPair::ToBob(bytes, i)));
+    packets.erase(packets.begin(), packets.end() - static_cast<std::ptrdiff_t>(alice.peer()->staged.size()));
+    Packets batch;
+    for (std::uint8_t i = 128; batch.size() < kMaxOutboundPackets; ++i) {
+      Packet packet = TestPair::ToBob(bytes, i);
+      packet.reserve(packet.size() + StagedPacket::kScratchBytes);
+      if (!alice.outbound.Add({}, packet, pair.clock.boot)) break;
+      batch.push_back(std::move(packet));
+    }
+    packets.insert(packets.end(), batch.begin(), batch.end());
+    pair.bob.Receive(alice.Take().at(0));
+    HandshakeDatagram response;
+    const Datagram sent = pair.bob.TakeOne();
+    std::ranges::copy(sent.bytes, response.bytes.begin());
+    response.size = static_cast<std::uint8_t>(sent.bytes.size());
+    response.from = Endpoint{sent.from, {}};
+    ControlOutbox not_yet;
+    alice.tunnel.HandleHandshakes(std::span(&response, 1), 1, pair.clock.now(), not_yet);
+    ASSERT_EQ(not_yet.to_flush.size(), 1u);
+    const std::uint64_t full = alice.drops(DropReason::kStagedFull);
+    alice.SendBatch({});
+    pair.Drive();
+    EXPECT_EQ(pair.bob.received, packets) << bytes;
+    EXPECT_EQ(alice.drops(DropReason::kStagedFull), full);
+    EXPECT_EQ(alice.exchange.staged_bytes, 0u);
+    EXPECT_TRUE(alice.outbound.empty());
+    std::uint64_t counter = 0;
+    for (const Datagram& datagram : alice.sent) {
+      if (datagram.is_data()) {
+        EXPECT_EQ(datagram.counter(), counter++);
+      }
+    }
+  }
+}
+
 TEST_F(OutboundTest, TakesThePacketOfGreatestLength) {
   pair_.Connect();
   const Packet packet = TestPair::ToBob(65'535 - 32 - 28);

@@ -72,9 +72,23 @@ bool ControlInbox::Push(const std::shared_ptr<Peer>& peer) {
   return peers_.size() == 1;
 }
 
-std::vector<std::shared_ptr<Peer>> ControlInbox::Take() {
+std::shared_ptr<Peer> ControlInbox::Pop() {
+  std::shared_ptr<Peer> peer;
+  {
+    const std::scoped_lock lock(mutex_);
+    if (peers_.empty()) return nullptr;
+    peer = std::move(peers_.front());
+    peers_.pop_front();
+  }
+  // What is said of it from here on puts it into the inbox again; what was said before is known to who takes it out.
+  const std::scoped_lock lock(peer->mutex);
+  peer->is_in_inbox = false;
+  return peer;
+}
+
+bool ControlInbox::empty() const {
   const std::scoped_lock lock(mutex_);
-  return std::exchange(peers_, {});
+  return peers_.empty();
 }
 
 SendVerdict BeginSend(const std::shared_ptr<Peer>& peer, std::size_t count, bool is_data, Instant now, Jitter& jitter,

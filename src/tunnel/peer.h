@@ -75,7 +75,8 @@ class Peer {
   std::optional<Instant> last_handshake_sent_at;  // an initiation or a response
   std::optional<Instant> scheduled_at;            // when the control thread looks at the timers next
   bool is_removed = false;                        // no longer configured: sends and receives nothing
-  // What the data threads ask of the control thread; `is_in_inbox` while the peer stands in the inbox for it.
+  // What the data threads ask of the control thread. `is_in_inbox`: the peer stands in the inbox; set and cleared
+  // there.
   bool wants_handshake = false;
   bool is_newly_confirmed = false;
   bool is_in_inbox = false;
@@ -88,11 +89,13 @@ class ControlInbox {
  public:
   // REQUIRES: peer->mutex is held. Returns true if the control thread must be woken.
   bool Push(const std::shared_ptr<Peer>& peer);
-  std::vector<std::shared_ptr<Peer>> Take();
+  // The one that stands in it for the longest time, and no longer; empty if none does.
+  std::shared_ptr<Peer> Pop();
+  bool empty() const;
 
  private:
-  std::mutex mutex_;
-  std::vector<std::shared_ptr<Peer>> peers_;  // guarded by mutex_
+  mutable std::mutex mutex_;
+  std::deque<std::shared_ptr<Peer>> peers_;  // guarded by mutex_
 };
 
 // Jitter for deadlines set by data threads. Not a secret: a small generator, seeded once.

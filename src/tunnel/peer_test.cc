@@ -112,8 +112,7 @@ class PeerTest : public testing::Test {
   }
   // Whether a handshake was asked for since the last call.
   bool TakeWish() {
-    inbox_.Take();
-    peer_->is_in_inbox = false;
+    while (inbox_.Pop()) continue;
     return std::exchange(peer_->wants_handshake, false);
   }
   void Stage(std::size_t bytes) {
@@ -307,8 +306,12 @@ TEST_F(PeerTest, StandsInTheInboxOnce) {
   EXPECT_TRUE(inbox_.Push(peer_));
   EXPECT_FALSE(inbox_.Push(peer_));
   EXPECT_FALSE(inbox_.Push(other));  // somebody has rung already
-  EXPECT_EQ(inbox_.Take(), (std::vector{peer_, other}));
-  EXPECT_TRUE(inbox_.Take().empty());
+  EXPECT_EQ(inbox_.Pop(), peer_);
+  EXPECT_FALSE(peer_->is_in_inbox);
+  EXPECT_FALSE(inbox_.empty());
+  EXPECT_EQ(inbox_.Pop(), other);
+  EXPECT_TRUE(inbox_.empty());
+  EXPECT_EQ(inbox_.Pop(), nullptr);
 }
 
 TEST(StagedPacket, HasRoomForPaddingBehindIt) {

@@ -135,6 +135,28 @@ TEST(Regression, OwnDatagramsOverIpv6EndInTheTunToo) {
 
 // A data thread looks for a session, finds none, and stages: between the two the control thread or the other data
 // thread may do anything. These run both at once, many times; `spin` moves one against the other.
+// A timer that served a peer took its place in the inbox from it, though it still stood there: news put it there again.
+TEST(Regression, APeerServedByItsTimerStandsInTheInboxOnce) {
+  TestPair pair;
+  Core& alice = pair.alice;
+  const auto push = [&] {
+    const std::scoped_lock lock(alice.peer()->mutex);
+    alice.exchange.inbox.Push(alice.peer());
+  };
+  alice.Send(TestPair::ToBob());
+  pair.Lose();
+  push();
+  pair.clock.boot += 6s;
+  ControlOutbox out;
+  alice.tunnel.HandleTimeouts(pair.clock.now(), out);
+  EXPECT_EQ(out.to_network.size(), 1u);
+  push();
+  EXPECT_EQ(alice.exchange.inbox.Pop(), alice.peer());
+  EXPECT_TRUE(alice.exchange.inbox.empty());
+  push();
+  EXPECT_FALSE(alice.exchange.inbox.empty());
+}
+
 class StagingRace : public ::testing::Test {
  protected:
   static constexpr int kRounds = 400;

@@ -235,7 +235,7 @@ class Core {
       handshakes_.clear();
       const std::size_t depth = queue.Take(kHandshakeQueueLength, handshakes_);
       tunnel.HandleHandshakes(handshakes_, depth, clock_.now(), outbox);
-      if (outbox.to_network.empty() && outbox.to_flush.empty()) return;
+      if (outbox.to_network.empty() && outbox.to_flush.empty() && exchange.inbox.empty()) return;
       const ControlOutbox work = std::exchange(outbox, {});
       for (const OutgoingHandshake& message : work.to_network) {
         if (can_send) {

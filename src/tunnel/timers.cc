@@ -34,6 +34,8 @@ void PeerTimers::OnHandshakeInitiated(Instant now, Duration jitter) {
   Deadline(Timer::kRetransmitHandshake) = now + limits_->rekey_timeout + jitter;
 }
 
+void PeerTimers::OnHandshakeNeeded(Instant now) { Deadline(Timer::kNewHandshake) = now; }
+
 void PeerTimers::OnHandshakeComplete() {
   Deadline(Timer::kRetransmitHandshake).reset();
   handshake_attempts_ = 0;

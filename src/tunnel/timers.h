@@ -38,6 +38,8 @@ class PeerTimers {
   void OnAuthenticatedPacketReceived();
   void OnAuthenticatedPacketEitherWay(Instant now);
   void OnHandshakeInitiated(Instant now, Duration jitter);
+  // Begin a handshake when timers are next looked at.
+  void OnHandshakeNeeded(Instant now);
   void OnHandshakeComplete();
   void OnSessionDerived(Instant now);
 

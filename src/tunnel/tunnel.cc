@@ -134,7 +134,8 @@ void Tunnel::HandleCookieReply(const HandshakeDatagram& datagram, Now now) {
     exchange_.drops.Add(DropReason::kHandshakeInvalid);
     return;
   }
-  record->peer->rx_bytes.fetch_add(datagram.size, std::memory_order_relaxed);
+  // Not one of the peer's rx_bytes, as nowhere else either: it carries no word of the peer's.
+  ++counts_.cookies_received;
 }
 
 void Tunnel::OnHandshakePacketReceived(Record& record, const HandshakeDatagram& datagram, Now now) {
@@ -165,13 +166,18 @@ bool Tunnel::InstallSession(Record& record, Now now) {
 // ---- inputs: what the data threads and the clock say
 
 void Tunnel::HandleInbox(Now now, ControlOutbox& out) {
-  for (const auto& peer : exchange_.inbox.Take()) {
+  const std::size_t most_to_send = out.to_network.size() + kInitiationsPerTurn;
+  for (std::size_t i = 0; i < kPeersPerTurn && out.to_network.size() < most_to_send; ++i) {
+    const auto peer = exchange_.inbox.Pop();
+    if (!peer) return;
     if (Record* record = FindById(peer->id); record != nullptr && record->peer == peer) Service(*record, now, out);
   }
 }
 
 void Tunnel::HandleTimeouts(Now now, ControlOutbox& out) {
-  while (!timeouts_.empty() && timeouts_.begin()->first <= now.boot) {
+  const std::size_t most_to_send = out.to_network.size() + kInitiationsPerTurn;
+  for (std::size_t i = 0; i < kPeersPerTurn && out.to_network.size() < most_to_send; ++i) {
+    if (timeouts_.empty() || timeouts_.begin()->first > now.boot) break;
     Service(*by_sequence_.at(timeouts_.begin()->second), now, out);
   }
   rate_limiter_.Sweep(now.boot);
@@ -190,7 +196,6 @@ void Tunnel::Service(Record& record, Now now, ControlOutbox& out) {
   std::size_t given_up = 0;
   {
     const std::scoped_lock lock(peer.mutex);
-    peer.is_in_inbox = false;
     start_handshake = std::exchange(peer.wants_handshake, false);
     is_newly_confirmed = std::exchange(peer.is_newly_confirmed, false);
     retired = std::exchange(peer.retired, {});
@@ -354,16 +359,20 @@ void Tunnel::SetPrivateKey(const PrivateKey& key, Now now, ControlOutbox& out) {
     RemovePeer(identity_.public_key());
     Publish();
   }
+  const std::size_t most_to_send = out.to_network.size() + kInitiationsPerTurn;
   for (const auto& [sequence, record] : by_sequence_) {
     EndSessions(*record);
     record->handshake.OnIdentityChanged();
-    bool has_staged = false;
+    const bool is_full = out.to_network.size() >= most_to_send;
+    bool is_needed = false;
     {
       const std::scoped_lock lock(record->peer->mutex);
+      PeerTimers& timers = record->peer->timers;
       record->peer->last_handshake_sent_at.reset();
-      has_staged = !record->peer->staged.empty() || record->peer->timers.persistent_keepalive() > Duration::zero();
+      is_needed = is_up_ && (!record->peer->staged.empty() || timers.persistent_keepalive() > Duration::zero());
+      if (is_needed && is_full) timers.OnHandshakeNeeded(now.boot);
     }
-    if (is_up_ && has_staged) SendInitiation(*record, /*is_retry=*/false, now, out);
+    if (is_needed && !is_full) SendInitiation(*record, /*is_retry=*/false, now, out);
     Reschedule(*record);
   }
 }

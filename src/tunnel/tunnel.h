@@ -72,6 +72,7 @@ struct HandshakeCounts {
   std::uint64_t initiations_sent = 0;
   std::uint64_t responses_sent = 0;
   std::uint64_t cookie_replies_sent = 0;
+  std::uint64_t cookies_received = 0;  // that belong to a message of ours
   std::uint64_t completed = 0;
 };
 
@@ -85,7 +86,9 @@ class Tunnel {
   // decides whether we are under load.
   void HandleHandshakes(std::span<const HandshakeDatagram> datagrams, std::size_t queue_depth, Now now,
                         ControlOutbox& out);
-  // What the data threads have to say (Exchange::inbox).
+  // What the data threads have to say (Exchange::inbox), and what is due. Of thousands of peers at once only so many
+  // (kPeersPerTurn, kInitiationsPerTurn) that whoever else waits for this thread is served in between: the others stay
+  // in the inbox, and NextTimeout() stays in the past.
   void HandleInbox(Now now, ControlOutbox& out);
   void HandleTimeouts(Now now, ControlOutbox& out);
   // What became of a message of the outbox.

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <functional>
 #include <vector>
 
 #include "tunnel/test_pair.h"
@@ -198,6 +199,8 @@ TEST_F(TunnelLoad, ACookieForAnotherIndexIsNotTaken_CONF65_CONF66_CONF77) {
   EXPECT_EQ(alice().view().rx_bytes, rx);
   alice().Receive(reply);  // and the genuine one still is
   EXPECT_EQ(alice().drops(DropReason::kHandshakeInvalid), 60u);
+  EXPECT_EQ(alice().tunnel.handshake_counts().cookies_received, 1u);
+  EXPECT_EQ(alice().view().rx_bytes, rx);  // as with the kernel and wireguard-go
 }
 
 // The index names a peer; the cookie was made for another one, with another key.
@@ -235,6 +238,84 @@ TEST_F(TunnelLoad, AResponseIsAskedForACookieToo_CONF63_CONF66) {
   PutUnderLoad(alice());
   alice().Receive(second);
   EXPECT_TRUE(alice().peer()->keypairs.current);
+}
+
+// ---- many peers at once
+
+class TunnelCrowd : public testing::Test {
+ protected:
+  static constexpr std::size_t kCrowd = 10'000;
+
+  TunnelCrowd() {
+    for (std::size_t i = 0; i < kCrowd; ++i) {
+      const PublicKey key = PrivateKey::Generate(keys_).ComputePublicKey();
+      CHECK(core_.tunnel.AddPeer(key));
+      core_.tunnel.SetEndpoint(key, At("192.0.2.9:9"));
+    }
+    core_.tunnel.Publish();
+  }
+  Tunnel& tunnel() { return core_.tunnel; }
+  std::vector<std::shared_ptr<Peer>> peers() const { return core_.exchange.peers.Get()->peers; }
+  // Turns until nobody waits; each must be short, and leave something to do only if there is.
+  std::size_t TakeTurns(void (Tunnel::*turn)(Now, ControlOutbox&), const std::function<bool()>& is_somebody_waiting) {
+    std::size_t turns = 0, initiations = 0;
+    do {
+      ControlOutbox out;
+      (tunnel().*turn)(clock_.now(), out);
+      EXPECT_LE(out.to_network.size(), kInitiationsPerTurn);
+      EXPECT_LE(out.to_flush.size(), kPeersPerTurn);
+      EXPECT_GT(out.to_network.size() + out.to_flush.size(), 0u);
+      initiations += out.to_network.size();
+      flushes_ += out.to_flush.size();
+      ++turns;
+    } while (is_somebody_waiting() && turns < 2 * kCrowd);
+    EXPECT_FALSE(is_somebody_waiting());
+    return initiations;
+  }
+  bool IsDue() { return tunnel().NextTimeout() && *tunnel().NextTimeout() <= clock_.boot; }
+
+  TestClock clock_;
+  SeededRandom keys_{7};
+  Core core_{(InitializeCrypto(), clock_), 1, At("192.0.2.1:1111")};
+  std::size_t flushes_ = 0;
+};
+
+TEST_F(TunnelCrowd, ThatAsksForHandshakesIsServedInManyShortTurns) {
+  for (const auto& peer : peers()) {
+    const std::scoped_lock lock(peer->mutex);
+    peer->wants_handshake = true;
+    core_.exchange.inbox.Push(peer);
+  }
+  EXPECT_EQ(TakeTurns(&Tunnel::HandleInbox, [this] { return !core_.exchange.inbox.empty(); }), kCrowd);
+  // Nobody answers: all of them are due at once when the machine wakes from suspend.
+  clock_.boot += 60s;
+  EXPECT_EQ(TakeTurns(&Tunnel::HandleTimeouts, [this] { return IsDue(); }), kCrowd);
+}
+
+TEST_F(TunnelCrowd, ThatOwesKeepalivesIsServedInManyShortTurns) {
+  for (const auto& peer : peers()) {
+    const std::scoped_lock lock(peer->mutex);
+    peer->timers.OnDataReceived(clock_.boot);
+    core_.exchange.inbox.Push(peer);
+  }
+  std::size_t turns = 0;
+  for (; !core_.exchange.inbox.empty(); ++turns) {
+    ControlOutbox out;
+    tunnel().HandleInbox(clock_.now(), out);
+  }
+  EXPECT_EQ(turns, (kCrowd + kPeersPerTurn - 1) / kPeersPerTurn);
+  clock_.boot += 10s;
+  EXPECT_EQ(TakeTurns(&Tunnel::HandleTimeouts, [this] { return IsDue(); }), 0u);
+  EXPECT_EQ(flushes_, kCrowd);
+}
+
+TEST_F(TunnelCrowd, GetsItsHandshakesUnderANewKeyInTurns_CONF55) {
+  ControlOutbox out;
+  for (const auto& peer : peers()) tunnel().SetPersistentKeepalive(peer->public_key, 25s, clock_.now(), out);
+  out.Clear();
+  tunnel().SetPrivateKey(PrivateKey::Generate(keys_), clock_.now(), out);
+  EXPECT_EQ(out.to_network.size(), kInitiationsPerTurn);
+  EXPECT_EQ(TakeTurns(&Tunnel::HandleTimeouts, [this] { return IsDue(); }), kCrowd - kInitiationsPerTurn);
 }
 
 // ---- with a cookie

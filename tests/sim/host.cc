@@ -281,7 +281,9 @@ void Host::HandleOneHandshake(std::size_t depth) {
 
   const Snapshot before = Snap();
   const std::size_t first_answer = outbox_.to_network.size();
+  const std::uint64_t cookies = core_->tunnel.handshake_counts().cookies_received;
   core_->tunnel.HandleHandshakes(taken_, depth, BothNow(), outbox_);
+  const bool is_cookie_taken = core_->tunnel.handshake_counts().cookies_received != cookies;
 
   std::vector<std::uint8_t> planted;
   const MessageType type = *ParseMessage(arrived.head);
@@ -311,8 +313,8 @@ void Host::HandleOneHandshake(std::size_t depth) {
   if (!planted.empty()) answers.emplace_back(planted);
   services_.log.Add(id_, "handles message {} ({}{}): {}", arrived.id, static_cast<unsigned>(type),
                     arrived.is_altered ? ", altered" : "", answers.empty() ? "no answer" : "answers");
-  services_.observer.OnHandshakeHandled(id_, arrived, depth >= kUnderLoadQueueLength || is_under_load_, answers, before,
-                                        Snap());
+  services_.observer.OnHandshakeHandled(id_, arrived, depth >= kUnderLoadQueueLength || is_under_load_, answers,
+                                        is_cookie_taken, before, Snap());
   CarryOut();
 }
 

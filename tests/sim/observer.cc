@@ -486,7 +486,7 @@ void Observer::OnDataArrived(HostId host, std::span<const Arrived> arrived, cons
 }
 
 void Observer::OnHandshakeHandled(HostId host, const Arrived& arrived, bool is_forced, std::span<const Bytes> answers,
-                                  const Snapshot& before, const Snapshot& after) {
+                                  bool is_cookie_taken, const Snapshot& before, const Snapshot& after) {
   Activity(host);
   HostModel& model = hosts_[host];
   if (is_forced) model.under_load_until = now() + kUnderLoadHold;
@@ -507,7 +507,7 @@ void Observer::OnHandshakeHandled(HostId host, const Arrived& arrived, bool is_f
     }
     accepted_from = was.remote;
     if (type == MessageType::kCookieReply) {
-      if (is->endpoint != was.endpoint) Violate(Check::kRoams, host, "a cookie reply moved host {}", was.remote);
+      Violate(Check::kNoEffect, host, "a cookie reply was counted for host {}", was.remote);
     } else if (is->endpoint != arrived.from) {
       Violate(Check::kRoams, host, "a handshake message of host {} did not move it", was.remote);
     }
@@ -537,7 +537,7 @@ void Observer::OnHandshakeHandled(HostId host, const Arrived& arrived, bool is_f
       break;
     case MessageType::kCookieReply:
       if (answer) Violate(Check::kCookie, host, "a cookie reply was answered at once");
-      if (accepted_from != kNobody) {
+      if (is_cookie_taken) {
         if (arrived.id == 0 || arrived.is_altered) Violate(Check::kNoEffect, host, "a forged cookie was accepted");
         Original& original = originals_[arrived.id - 1];
         if (original.accepted_epoch == model.incarnation)

@@ -79,7 +79,7 @@ class Observer {
   void OnDataArrived(HostId host, std::span<const Arrived> arrived, const Snapshot& before, const Snapshot& after);
   // One handshake message was handled and `answers` are to be sent. `is_forced`: it was given as one of very many.
   void OnHandshakeHandled(HostId host, const Arrived& arrived, bool is_forced, std::span<const Bytes> answers,
-                          const Snapshot& before, const Snapshot& after);
+                          bool is_cookie_taken, const Snapshot& before, const Snapshot& after);
 
   // ---- time
   void OnWakeup(HostId host);
