@@ -12,6 +12,14 @@ outer="udp and dst port $kTunnelPort and dst host 203.0.113.10"
 # In front of our rules, one that sends what carries the engine's mark into the tunnel: what a rule set without loop avoidance does.
 break_mark() { in_host c ip rule add priority 100 fwmark 0x1000/0x3000 lookup 30568; }
 mend_mark() { in_host c ip rule delete priority 100; }
+# A ping of 56 bytes is 128 on the wire below UDP. On a busy machine several leave as one super-packet, which the capture shows
+# as one: hence by length.
+outer_pings() { packets "$outer" | awk '/UDP, length/ { bytes += $NF } END { print int(bytes / 128) }'; }
+outer_pings_between() {
+  local count
+  count=$(outer_pings)
+  ((count >= $1 && count <= $2)) || { echo "$count outer packets, not $1 to $2"; return 1; }
+}
 ping_c() { in_host c ping -q -W 2 "$@"; }
 
 scenario 1 "an endpoint inside the allowed IPs does not loop: one outer packet a ping, none in the tunnel"
@@ -21,8 +29,7 @@ check "the endpoint's own address is reached through the tunnel" sees c udp 203.
 oracle_start
 check "1000 pings" ping_c -c 1000 -i 0.002 8.8.8.8
 check "the oracle saw everything" oracle_stop
-check "one outer packet a ping" at_least 1000 "$outer"
-check "... and not more than a handshake beside them" no_more_than 1010 "$outer"
+check "one outer packet a ping, and not more than a handshake beside them" outer_pings_between 1000 1010
 check "... and nothing but them" clean
 oracle_start c wg0 out
 check "100 pings" ping_c -c 100 -i 0.002 8.8.8.8
