@@ -107,7 +107,7 @@ TEST(Resolve, NumericEndpointsNeedNoResolver) {
   std::vector<ConfPeer> peers(3);
   peers[0].endpoint = ConfEndpoint{"192.0.2.1", 7};
   peers[2].endpoint = ConfEndpoint{"2001:db8::1", 8};
-  const auto resolved = ResolveEndpoints(loop, peers, 0);
+  const auto resolved = ResolveEndpoints(loop, peers, 0, NamesBeforeTunnel(0, {}));
   ASSERT_TRUE(resolved);
   ASSERT_EQ(resolved->size(), 3u);
   EXPECT_EQ((*resolved)[0]->ToString(), "192.0.2.1:7");
@@ -119,7 +119,7 @@ TEST(Resolve, NamesGoThroughTheSystemsResolver) {
   Loop loop;
   std::vector<ConfPeer> peers(1);
   peers[0].endpoint = ConfEndpoint{"localhost", 9};
-  const auto resolved = ResolveEndpoints(loop, peers, 0);
+  const auto resolved = ResolveEndpoints(loop, peers, 0, NamesBeforeTunnel(0, {}));
   if (!resolved) GTEST_SKIP() << "no localhost here: " << resolved.error().message;
   EXPECT_EQ((*resolved)[0]->port, 9);
 }
@@ -129,7 +129,7 @@ TEST(Resolve, EndOfTheLoopEndsTheWait) {
   loop.Finish(End::kAsked);
   std::vector<ConfPeer> peers(1);
   peers[0].endpoint = ConfEndpoint{"localhost", 9};
-  EXPECT_FALSE(ResolveEndpoints(loop, peers, kResolveForever));
+  EXPECT_FALSE(ResolveEndpoints(loop, peers, kResolveForever, NamesBeforeTunnel(0, {})));
 }
 
 TEST(Resolve, PausesGrowToTwentySeconds) {

@@ -8,6 +8,7 @@
 #include "cli/device_command.h"
 #include "cli/doctor_command.h"
 #include "cli/down_command.h"
+#include "cli/exec_command.h"
 #include "cli/explain_command.h"
 #include "cli/keys_command.h"
 #include "cli/killswitch_command.h"
@@ -29,6 +30,7 @@ Outcome Run(const CleanupCommand& command) { return RunCleanup(command); }
 Outcome Run(const StatusCommand& command) { return RunStatus(command); }
 Outcome Run(const CheckCommand& command) { return RunCheck(command); }
 Outcome Run(const KillSwitchCommand& command) { return RunKillSwitch(command); }
+Outcome Run(const ExecCommand& command) { return RunExec(command); }
 Outcome Run(const GenkeyCommand&) { return RunGenkey(); }
 Outcome Run(const GenpskCommand&) { return RunGenpsk(); }
 Outcome Run(const PubkeyCommand&) { return RunPubkey(); }
@@ -56,6 +58,7 @@ int main(int argc, char** argv) {
     outcome = FailWith(ExitCode::kFailure, "{}", error.what());
   }
   if (outcome) return static_cast<int>(ExitCode::kClean);
-  PrintError(outcome.error().message);
+  // Without a sentence it is the code of a program that we ran.
+  if (!outcome.error().message.empty()) PrintError(outcome.error().message);
   return static_cast<int>(outcome.error().code);
 }

@@ -14,8 +14,9 @@
 namespace adit {
 namespace {
 
-constexpr std::array kCommandNames = {"up",      "run",    "down",   "reload", "status", "check",  "explain",
-                                      "cleanup", "genkey", "genpsk", "pubkey", "demo",   "doctor", "killswitch"};
+constexpr std::array kCommandNames = {"up",     "run",     "down",    "reload",     "status",
+                                      "check",  "explain", "cleanup", "genkey",     "genpsk",
+                                      "pubkey", "demo",    "doctor",  "killswitch", "exec"};
 
 bool IsCommandName(std::string_view word) { return std::ranges::find(kCommandNames, word) != kCommandNames.end(); }
 
@@ -115,6 +116,7 @@ std::expected<Command, NoCommand> ParseCommandLine(std::span<const std::string> 
   std::string target;
   std::string wait;
   StatusCommand status;
+  ExecCommand exec_command;
   const auto add = [&](const char* name, const char* text) { return app.add_subcommand(name, text); };
   const auto add_target = [&](const char* name, const char* text) {
     CLI::App* command = add(name, text);
@@ -157,12 +159,24 @@ std::expected<Command, NoCommand> ParseCommandLine(std::span<const std::string> 
       ->required()
       ->check(CLI::IsMember({"on", "off", "status"}));
   killswitch->add_option("TARGET", target, "NAME (of /etc/wireguard/NAME.conf) or FILE")->required();
+  CLI::App* exec = add("exec", "Run a program whose only way out is a tunnel: exec --isolated [OPTIONS] -- CMD...");
+  bool is_isolated = false;
+  exec->add_flag("--isolated", is_isolated,
+                 "In a network namespace of its own, in which there is nothing but the tunnel");
+  exec->add_option("--config", exec_command.config, "NAME or FILE; default the only file in /etc/wireguard");
+  exec->add_option("--user", exec_command.user, "Run it as this user; default who called sudo");
   CLI::App* genkey = add("genkey", "Print a new private key");
   CLI::App* genpsk = add("genpsk", "Print a new preshared key");
   CLI::App* pubkey = add("pubkey", "Read a private key from stdin, print its public key");
   add("demo", "Two hosts in namespaces, a full tunnel between them, and a proof that nothing loops");
 
   if (words.empty()) return UsageError("a command is needed; `adit --help` lists them");
+  // What stands behind "--" is another program's.
+  if (words.front() == "exec") {
+    const auto end = std::ranges::find(words, "--");
+    if (end != words.end()) exec_command.words.assign(end + 1, words.end());
+    words = words.first(static_cast<std::size_t>(end - words.begin()));
+  }
   try {
     std::vector<std::string> reversed(words.rbegin(), words.rend());
     app.parse(reversed);
@@ -180,6 +194,11 @@ std::expected<Command, NoCommand> ParseCommandLine(std::span<const std::string> 
       if (!command.wait) return UsageError(fmt::format("--wait={} is not a number of seconds up to 3600", wait));
     }
     return command;
+  }
+  if (exec->parsed()) {
+    if (!is_isolated) return UsageError("adit exec needs --isolated: adit exec --isolated -- CMD");
+    if (exec_command.words.empty()) return UsageError("a program is needed: adit exec --isolated -- CMD");
+    return exec_command;
   }
   if (down->parsed()) return DownCommand{target};
   if (reload->parsed()) return ReloadCommand{target};

@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 #include "base/address.h"
 #include "cli/outcome.h"
@@ -67,6 +68,13 @@ struct KillSwitchCommand {
   std::string target;
 };
 
+// A program whose only way out is the tunnel.
+struct ExecCommand {
+  std::string config;              // a name or a file; empty: the only one in /etc/wireguard
+  std::string user;                // empty: who called sudo, else as we are
+  std::vector<std::string> words;  // behind "--"
+};
+
 struct GenkeyCommand {};
 struct GenpskCommand {};
 struct PubkeyCommand {};
@@ -74,7 +82,7 @@ struct DemoCommand {};
 
 using Command = std::variant<DeviceCommand, UpCommand, DownCommand, ReloadCommand, ExplainCommand, CleanupCommand,
                              StatusCommand, CheckCommand, KillSwitchCommand, GenkeyCommand, GenpskCommand,
-                             PubkeyCommand, DemoCommand, DoctorCommand>;
+                             PubkeyCommand, DemoCommand, DoctorCommand, ExecCommand>;
 
 // There is no command to run: help or the version was asked for (kClean, `text` goes to stdout), or the words make no
 // sense (kUsage, `text` is a sentence for stderr).

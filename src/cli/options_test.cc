@@ -31,6 +31,21 @@ TEST(Options, ReadsWireguardGoCommandLine) {
   }
 }
 
+TEST(Options, ExecTakesWhatIsBehindTheDashesAsItIs) {
+  const auto parsed =
+      Parse({"exec", "--isolated", "--config", "wg0", "--user", "nobody", "--", "ls", "--isolated", "--", "-l"});
+  ASSERT_TRUE(parsed);
+  const auto* const exec = std::get_if<ExecCommand>(&*parsed);
+  ASSERT_NE(exec, nullptr);
+  EXPECT_EQ(exec->config, "wg0");
+  EXPECT_EQ(exec->user, "nobody");
+  EXPECT_EQ(exec->words, (std::vector<std::string>{"ls", "--isolated", "--", "-l"}));
+  EXPECT_THAT(Refused({"exec", "--", "ls"}).text, HasSubstr("--isolated"));
+  EXPECT_THAT(Refused({"exec", "--isolated"}).text, HasSubstr("a program is needed"));
+  EXPECT_THAT(Refused({"exec", "--isolated", "--"}).text, HasSubstr("a program is needed"));
+  EXPECT_EQ(Refused({"exec", "--isolated", "ls"}).code, ExitCode::kUsage);
+}
+
 TEST(Options, CommandWinsOverAnInterfaceOfItsName) {
   EXPECT_EQ(Refused({"up"}).code, ExitCode::kUsage);
   const auto foreground = Parse({"-f", "up"});

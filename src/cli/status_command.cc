@@ -93,9 +93,10 @@ Outcome RunCheck(const CheckCommand& command) {
 
   // A name that does not resolve here and now says nothing about the file.
   Loop loop;
+  const EndpointNames names = NamesBeforeTunnel(loaded->conf.interface.fwmark.value_or(0), {});
   std::vector<std::optional<SocketAddress>> endpoints;
   for (const ConfPeer& peer : loaded->conf.peers) {
-    auto resolved = ResolveEndpoints(loop, {peer}, 0);
+    auto resolved = ResolveEndpoints(loop, {peer}, 0, names);
     if (loop.has_ended()) return FailWith(ExitCode::kFailure, "stopped");
     if (!resolved) PrintWarning(fmt::format("{}; the plan leaves it out", resolved.error().message));
     endpoints.push_back(resolved ? resolved->front() : std::nullopt);

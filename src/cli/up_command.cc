@@ -35,6 +35,7 @@
 #include "cli/control_socket.h"
 #include "cli/descriptor_limit.h"
 #include "cli/dns.h"
+#include "cli/endpoint_keeper.h"
 #include "cli/engine_settings.h"
 #include "cli/hooks.h"
 #include "cli/log.h"
@@ -69,13 +70,15 @@ constexpr std::uint16_t kWaitKeepaliveSeconds = 25;
 
 class TunnelRun {
  public:
-  TunnelRun(ConfTarget target, LoadedConf loaded, EngineSettings settings, std::optional<DnsKind> dns_kind)
+  TunnelRun(ConfTarget target, LoadedConf loaded, EngineSettings settings, std::optional<DnsKind> dns_kind,
+            Duration stale_handshake)
       : file_(std::filesystem::absolute(target.file).lexically_normal().string()),
         name_(std::move(target.interface_name)),
         files_(RunFilesOf(name_)),
         conf_(std::move(loaded.conf)),
         settings_(std::move(settings)),
         dns_kind_(dns_kind),
+        stale_handshake_(stale_handshake),
         loop_([this] { reload_is_wanted_ = true; }) {
     facts_.name = name_;
     facts_.file = file_;
@@ -108,6 +111,10 @@ class TunnelRun {
   void ApplyDns();
   Status Reload();
   Status SetMark(std::uint32_t mark);
+  std::uint32_t MarkBeforeEndpoints() const;
+  std::uint32_t SocketMark(const Plan& plan) const;
+  void OnEndpointChanged(const PublicKey& key, const SocketAddress& now);
+  EndpointAddresses WhereItIs(const ConfPeer& peer) const;
   void Warn(const std::string& text);
   std::string StatusLine(bool show_keys) const;
   Outcome CheckNotEnded() const;
@@ -118,6 +125,7 @@ class TunnelRun {
   ConfFile conf_;
   EngineSettings settings_;
   const std::optional<DnsKind> dns_kind_;
+  const Duration stale_handshake_;
   TunnelFacts facts_;
   bool reload_is_wanted_ = false;
   bool was_up_ = false;
@@ -133,6 +141,8 @@ class TunnelRun {
   std::unique_ptr<Firewall> firewall_;
   std::unique_ptr<Routing> routing_;
   std::unique_ptr<TunnelDns> dns_;
+  EndpointNames names_;
+  std::unique_ptr<EndpointKeeper> keeper_;
 };
 
 void TunnelRun::Warn(const std::string& text) {
@@ -232,7 +242,10 @@ Outcome TunnelRun::OpenDevice() {
 }
 
 Outcome TunnelRun::Configure() {
-  auto endpoints = ResolveEndpoints(loop_, conf_.peers, ResolutionRetriesFromEnvironment());
+  // Whatever keeps unmarked packets in (a kill switch of before) lets the questions out already.
+  names_ = NamesBeforeTunnel(MarkBeforeEndpoints(), conf_.interface.dns_servers);
+  std::vector<EndpointAddresses> found;
+  auto endpoints = ResolveEndpoints(loop_, conf_.peers, ResolutionRetriesFromEnvironment(), names_, &found);
   if (!endpoints) return FailWith(ExitCode::kFailure, "{}", endpoints.error().message);
   endpoints_ = std::move(*endpoints);
 
@@ -249,9 +262,39 @@ Outcome TunnelRun::Configure() {
                                  error == EADDRINUSE ? "; choose another ListenPort, or none" : ""),
                      error});
   }
+  names_.fwmark = MarkFor(config, *plan);
   if (auto done = ApplyRouting(*plan); !done) return done;
   EndOldFlows(config);
+  keeper_ = std::make_unique<EndpointKeeper>(
+      loop_.io(), *engine_, names_, stale_handshake_,
+      [this](const PublicKey& key, const SocketAddress&, const SocketAddress& now) { OnEndpointChanged(key, now); });
+  keeper_->Watch(conf_.peers, found);
   return {};
+}
+
+// The mark that the rules will go by, wherever the names lead.
+std::uint32_t TunnelRun::MarkBeforeEndpoints() const {
+  const RoutingConfig config = ToRoutingConfig(conf_, {}, name_);
+  const auto plan = PlanNow(config);
+  return plan ? MarkFor(config, *plan) : conf_.interface.fwmark.value_or(0);
+}
+
+// What the rules of `plan` go by; or else what the firewall that stands knows our packets by, whatever the file says
+// by now.
+std::uint32_t TunnelRun::SocketMark(const Plan& plan) const {
+  if (plan.fwmark != 0) return plan.fwmark;
+  return firewall_ && firewall_->config().has_deny() ? kFirewallMark : 0;
+}
+
+void TunnelRun::OnEndpointChanged(const PublicKey& key, const SocketAddress& now) {
+  for (std::size_t i = 0; i < conf_.peers.size() && i < endpoints_.size(); ++i) {
+    if (conf_.peers[i].public_key == key) endpoints_[i] = now;
+  }
+  // What leads past the tunnel leads to the new place, and no longer to the old one.
+  const RepairReport report = routing_->Reconcile(ToRoutingConfig(conf_, endpoints_, name_),
+                                                  [this](const Plan& wanted) { return SetMark(SocketMark(wanted)); });
+  for (const std::string& failure : report.failures) spdlog::warn("{}", failure);
+  LookAfterFirewall();
 }
 
 Outcome TunnelRun::RaiseFirewallFor(const RoutingConfig& config, const Plan& plan) {
@@ -318,7 +361,7 @@ Outcome TunnelRun::ApplyRouting(const Plan& plan) {
   for (const auto& address : conf_.interface.addresses) facts_.addresses.push_back(address.ToString());
   monitor_->Guard({.routing = routing_.get(),
                    .config = [this] { return ToRoutingConfig(conf_, endpoints_, name_); },
-                   .switch_mark = [this](const Plan& wanted) { return SetMark(wanted.fwmark); }});
+                   .switch_mark = [this](const Plan& wanted) { return SetMark(SocketMark(wanted)); }});
 
   const auto is_bound = [this] { return engine_->GetEngine().is_up && engine_->GetDevice().listen_port != 0; };
   // The engine is told by netlink; between its messages the loop has to turn, hence the short naps.
@@ -411,12 +454,21 @@ void TunnelRun::Serve() {
   }
 }
 
+// For a name that cannot be looked up now: it is asked for again from where the peer is.
+EndpointAddresses TunnelRun::WhereItIs(const ConfPeer& peer) const {
+  const auto device = engine_->GetDevice();
+  const auto at = std::ranges::find(device.peers, peer.public_key, &PeerStatus::public_key);
+  if (at == device.peers.end() || !at->endpoint) return {};
+  return {true, {at->endpoint->ip}, Duration(0)};
+}
+
 Status TunnelRun::SetMark(std::uint32_t mark) {
   DeviceUpdate update;
   update.fwmark = mark;
   if (const int error = engine_->SetDevice(update); error != 0) {
     return FailErrno(error, "cannot give the sockets the mark {:#x}: {}", mark, std::strerror(error));
   }
+  if (keeper_) keeper_->SetMark(mark);
   return {};
 }
 
@@ -428,11 +480,14 @@ Status TunnelRun::Reload() {
   if (!loaded) return stays(loaded.error().message);
   // One name that does not resolve now must not keep the rest from being reloaded: that peer keeps its endpoint.
   std::vector<std::optional<SocketAddress>> endpoints;
+  std::vector<EndpointAddresses> found;
   for (const ConfPeer& peer : loaded->conf.peers) {
-    auto resolved = ResolveEndpoints(loop_, {peer}, 0);
+    std::vector<EndpointAddresses> one;
+    auto resolved = ResolveEndpoints(loop_, {peer}, 0, names_, &one);
     if (loop_.has_ended()) return Fail("stopped");
     if (!resolved) spdlog::warn("{}; the peer keeps the endpoint it has", resolved.error().message);
     endpoints.push_back(resolved ? resolved->front() : std::nullopt);
+    found.push_back(resolved ? one.front() : WhereItIs(peer));
   }
   for (std::size_t i = 0; i < endpoints.size(); ++i) {
     const auto old = std::ranges::find(conf_.peers, loaded->conf.peers[i].public_key, &ConfPeer::public_key);
@@ -445,13 +500,13 @@ Status TunnelRun::Reload() {
   if (!plan) return stays(plan.error().message);
   const DeviceUpdate update = MakeSyncUpdate(ToDeviceUpdate(loaded->conf, endpoints), engine_->GetDevice());
   if (const int error = engine_->SetDevice(update); error != 0) return stays(std::strerror(error));
-  const std::uint32_t old_mark = routing_->fwmark();
+  const std::uint32_t old_mark = SocketMark(routing_->plan());
+  const std::uint32_t mark = SocketMark(*plan);
   Status routed;
   // Unmarked sockets must not meet rules that count on a mark.
-  if (old_mark == 0 && plan->fwmark != 0) routed = SetMark(plan->fwmark);
+  if (old_mark == 0 && mark != 0) routed = SetMark(mark);
   if (routed) {
-    routed = routing_->Reload(*plan,
-                              [&]() -> Status { return plan->fwmark == old_mark ? Status() : SetMark(plan->fwmark); });
+    routed = routing_->Reload(*plan, [&]() -> Status { return mark == old_mark ? Status() : SetMark(mark); });
   }
   if (!routed) {
     DeviceUpdate back = MakeSyncUpdate(ToDeviceUpdate(conf_, endpoints_), engine_->GetDevice());
@@ -474,6 +529,7 @@ Status TunnelRun::Reload() {
       spdlog::error("the firewall does not follow: {}", followed.error().message);
     }
   }
+  keeper_->Watch(conf_.peers, found);
   WriteTableNames(name_, plan->specific_table, plan->catch_all_table);
   facts_.addresses.clear();
   for (const auto& address : conf_.interface.addresses) facts_.addresses.push_back(address.ToString());
@@ -499,6 +555,7 @@ Status TunnelRun::TakeDown() {
     if (!conf_.interface.fwmark) device.fwmark = 0;
     note(SaveConf(WithDeviceStatus(conf_, device), file_));
   }
+  keeper_.reset();
   if (dns_) note(dns_->Remove());
   dns_.reset();
   monitor_.reset();
@@ -532,6 +589,8 @@ Outcome RunUp(const UpCommand& command) {
   if (!settings) return FailWith(ExitCode::kUsage, "{}", settings.error().message);
   const auto dns_kind = DnsKindFromEnvironment();
   if (!dns_kind) return FailWith(ExitCode::kUsage, "{}", dns_kind.error().message);
+  const auto stale_handshake = StaleHandshakeFromEnvironment();
+  if (!stale_handshake) return FailWith(ExitCode::kUsage, "{}", stale_handshake.error().message);
   InitializeCrypto();
   auto loaded = LoadConf(target->file);
   if (!loaded) return std::unexpected(loaded.error());
@@ -545,7 +604,7 @@ Outcome RunUp(const UpCommand& command) {
   SetUpLog(target->interface_name, environment->log_level);
   for (const std::string& warning : environment->warnings) spdlog::warn("{}", warning);
 
-  TunnelRun run(std::move(*target), std::move(*loaded), std::move(*settings), *dns_kind);
+  TunnelRun run(std::move(*target), std::move(*loaded), std::move(*settings), *dns_kind, *stale_handshake);
   Outcome up = run.BringUp(command.wait);
   if (up) {
     const char* log_file = std::getenv("WG_LOG_FILE");

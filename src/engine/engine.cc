@@ -150,6 +150,17 @@ class Engine::Impl {
     return 0;
   }
 
+  std::optional<PeerReach> GetReach(const PublicKey& key) const {
+    if (!tunnel_.HasPeer(key)) return std::nullopt;
+    return tunnel_.ReachOf(key);
+  }
+
+  void Redirect(const PublicKey& key, const SocketAddress& remote) {
+    if (!tunnel_.HasPeer(key)) return;
+    tunnel_.Redirect(key, remote, BothNow(), outbox_);
+    CarryOut();
+  }
+
   EngineStatus GetEngine() const {
     EngineStatus status;
     status.interface_name = tun_->name();
@@ -482,5 +493,7 @@ Engine::~Engine() = default;
 DeviceStatus Engine::GetDevice() const { return impl_->GetDevice(); }
 int Engine::SetDevice(const DeviceUpdate& update) { return impl_->SetDevice(update); }
 EngineStatus Engine::GetEngine() const { return impl_->GetEngine(); }
+std::optional<PeerReach> Engine::GetReach(const PublicKey& key) const { return impl_->GetReach(key); }
+void Engine::Redirect(const PublicKey& key, const SocketAddress& remote) { impl_->Redirect(key, remote); }
 
 }  // namespace adit

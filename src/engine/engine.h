@@ -15,6 +15,7 @@
 #include "crypto/aead.h"
 #include "tun/device.h"
 #include "tunnel/limits.h"
+#include "tunnel/tunnel.h"
 #include "udp/socket.h"
 
 namespace adit {
@@ -56,6 +57,10 @@ class Engine : public DeviceControl {
   DeviceStatus GetDevice() const override;
   int SetDevice(const DeviceUpdate& update) override;
   EngineStatus GetEngine() const;
+  // Empty for a peer that is not there.
+  std::optional<PeerReach> GetReach(const PublicKey& key) const;
+  // The peer is to be found there from now on; Tunnel::Redirect.
+  void Redirect(const PublicKey& key, const SocketAddress& remote);
 
  private:
   class Impl;

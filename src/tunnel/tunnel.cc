@@ -457,6 +457,24 @@ void Tunnel::SetEndpoint(const PublicKey& key, const SocketAddress& remote) {
   if (!peer.endpoint || peer.endpoint->remote != remote) peer.endpoint = Endpoint{remote, {}};
 }
 
+void Tunnel::Redirect(const PublicKey& key, const SocketAddress& remote, Now now, ControlOutbox& out) {
+  SetEndpoint(key, remote);
+  Record& record = FindByKey(key);
+  {
+    const std::scoped_lock lock(record.peer->mutex);
+    if (!record.peer->timers.IsSet(Timer::kRetransmitHandshake)) return;
+    record.peer->last_handshake_sent_at.reset();
+  }
+  SendInitiation(record, true, now, out);
+  Reschedule(record);
+}
+
+PeerReach Tunnel::ReachOf(const PublicKey& key) const {
+  const Record& record = *by_key_.at(key);
+  const std::scoped_lock lock(record.peer->mutex);
+  return {record.last_handshake, record.peer->timers.IsSet(Timer::kRetransmitHandshake)};
+}
+
 void Tunnel::SetPersistentKeepalive(const PublicKey& key, Duration interval, Now now, ControlOutbox& out) {
   Record& record = FindByKey(key);
   bool was_off = false;

@@ -68,6 +68,12 @@ struct PeerView {
   std::vector<Prefix> allowed_ips;
 };
 
+// How it stands with reaching a peer.
+struct PeerReach {
+  std::optional<WallTime> last_handshake;
+  bool is_trying = false;  // an initiation is unanswered
+};
+
 struct HandshakeCounts {
   std::uint64_t initiations_sent = 0;
   std::uint64_t responses_sent = 0;
@@ -117,6 +123,11 @@ class Tunnel {
   // REQUIRES for all: HasPeer(key).
   void SetPresharedKey(const PublicKey& key, const PresharedKey& psk);
   void SetEndpoint(const PublicKey& key, const SocketAddress& remote);
+  // As SetEndpoint; an initiation that is unanswered goes at once to the new place. The pause of 5 s between
+  // initiations (paper, 6.4) spares a peer that is slow to answer, and this one was not asked yet; the caller sees to
+  // it that it is not called in bursts.
+  void Redirect(const PublicKey& key, const SocketAddress& remote, Now now, ControlOutbox& out);
+  PeerReach ReachOf(const PublicKey& key) const;
   void SetPersistentKeepalive(const PublicKey& key, Duration interval, Now now, ControlOutbox& out);
   void AllowIp(const PublicKey& key, const Prefix& prefix);     // takes it from whoever has it
   void DisallowIp(const PublicKey& key, const Prefix& prefix);  // nothing if it is not this peer's

@@ -66,8 +66,8 @@
 #   39  suspend                                    roam.sh            1 s instead of 200
 #   40  DHCP renewal under the kill switch         firewall.sh
 #   41  uplink back with another gateway           roam.sh            2 s instead of 10 min
-#   42  endpoint's name changes address            -
-#   43  A and AAAA, IPv6 broken                    -
+#   42  endpoint's name changes address            endpoints.sh
+#   43  A and AAAA, IPv6 broken                    endpoints.sh
 #   44  TunnelVision                               pushed_routes.sh   replayed: DHCP option 121
 #   45  TunnelCrack LocalNet                       pushed_routes.sh
 #   46  TunnelVision on private ranges             firewall.sh
