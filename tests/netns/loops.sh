@@ -21,6 +21,10 @@ outer_pings_between() {
   ((count >= $1 && count <= $2)) || { echo "$count outer packets, not $1 to $2"; return 1; }
 }
 ping_c() { in_host c ping -q -W 2 "$@"; }
+# The engine's own packets that were sent into the tunnel all the same: refused in front of it for their source, or dropped in
+# it. The former comes first wherever there is a firewall.
+caught() { a status wg0 --json | jq '([.. | .loop? | numbers] | add // 0) + (.firewall.packets.foreign_source // 0)'; }
+caught_more_than() { (($(caught) > $1)) || { echo "$(caught) caught, not more than $1"; return 1; }; }
 
 scenario 1 "an endpoint inside the allowed IPs does not loop: one outer packet a ping, none in the tunnel"
 client_conf
@@ -36,11 +40,11 @@ check "100 pings" ping_c -c 100 -i 0.002 8.8.8.8
 check "the oracle saw everything" oracle_stop
 check "the tunnel carries the pings" at_least 100 "icmp"
 check "... and none of the engine's own packets" no_more_than 0 "$outer"
+before=$(caught)
+check "so far none had to be caught" equal 0 "$before"
 break_mark
-oracle_start c wg0 out
 ping_c -c 5 -i 0.1 -W 1 8.8.8.8 >/dev/null || true
-oracle_stop
-control "without the mark's rule they are in the tunnel" at_least 1 "$outer"
+control "without the mark's rule they are sent into the tunnel, where the guards catch them" caught_more_than "$before"
 mend_mark
 check "with it the tunnel works again" wait_for 3 ping_c -c 1 -W 1 8.8.8.8
 passes
@@ -53,22 +57,20 @@ in_host c ip route add default via 192.168.1.1
 check "... and with the route it is back in 2 s" wait_for 2 ping_c -c 1 -W 1 8.8.8.8
 check "the oracle saw everything" oracle_stop
 check "none of the engine's packets went into the tunnel" no_more_than 0 "$outer"
+before=$(caught)
 break_mark
-oracle_start c wg0 out
 ping_c -c 5 -i 0.1 -W 1 8.8.8.8 >/dev/null || true
-oracle_stop
-control "without the mark's rules they did" at_least 1 "$outer"
+control "without the mark's rules they do" caught_more_than "$before"
 mend_mark
 check "down" adit_down
 passes
 
-scenario 3 "a foreign filter strips the engine's mark: its packets are dropped in the tunnel and counted, and nothing spins"
-loops_counted() { a status wg0 --json | jq '[.. | .loop? | numbers] | add // 0'; }
+scenario 3 "a foreign filter strips the engine's mark: its packets are caught and counted, and nothing spins"
 # In hundredths of a second, of all threads.
 cpu_time() { awk '{ sub(/^.*\) /, ""); print $12 + $13 }' "/proc/$(adit_pid)/stat"; }
 check "up" adit_up
 check "the tunnel carries" ping_c -c 1 8.8.8.8
-control "with the mark nothing is counted" equal 0 "$(loops_counted)"
+control "with the mark nothing is counted" equal 0 "$(caught)"
 in_host c nft -f - <<'NFT'
 table inet strips_marks {
   chain out { type route hook output priority -100; udp dport 51820 meta mark set 0; }
@@ -81,8 +83,8 @@ check_fails "no answer" ping_c -c 40 -i 0.05 -W 1 8.8.8.8
 hundredths=$(((${EPOCHREALTIME//[.,]/} - start) / 10000))
 used=$(($(cpu_time) - before))
 check "the oracle saw everything" oracle_stop
-check "it is counted as a loop" test "$(loops_counted)" -gt 0
-check "each packet once: no more than were sent and a few of the engine's own" test "$(loops_counted)" -le 60
+check "they are counted" test "$(caught)" -gt 0
+check "each packet once: no more than were sent and a few of the engine's own" test "$(caught)" -le 60
 check "less than 5 % of a processor ($used of $hundredths hundredths of a second)" test $((used * 20)) -lt "$hundredths"
 check "nothing leaked" clean
 in_host c nft delete table inet strips_marks
