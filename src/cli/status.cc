@@ -172,6 +172,7 @@ Json StatusToJson(const TunnelFacts& facts, const DeviceStatus& device, const En
   }
   json["routing"] = facts.routing;
   json["routing_health"] = HealthToJson(facts.health);
+  json["loop_avoidance"] = facts.loop_avoidance.empty() ? Json(nullptr) : Json(facts.loop_avoidance);
   if (!facts.firewall.table.empty()) {
     json["firewall"] = {{"table", facts.firewall.table},
                         {"kill_switch", facts.firewall.kill_switch},
@@ -211,6 +212,7 @@ std::string StatusToText(const Json& status, std::int64_t now, bool colour) {
   if (status["fwmark"] != 0) line("fwmark", fmt::format("{:#x}", status["fwmark"].get<std::uint32_t>()));
   line("addresses", Join(status["addresses"]));
   line("mtu", status["mtu"].dump());
+  if (!status["loop_avoidance"].is_null()) line("loop avoidance", status["loop_avoidance"].get<std::string>());
   if (status.contains("resolver")) line("dns", DnsToText(status["dns"], status["resolver"]));
 
   if (status.contains("firewall")) {

@@ -52,6 +52,7 @@ struct TunnelFacts {
   std::int64_t since = 0;  // UNIX seconds
   unsigned mtu = 0;
   std::vector<std::string> addresses;
+  std::string loop_avoidance;        // "rules" or "routes"; empty: none is needed
   std::vector<std::string> routing;  // the operations in force, as `adit check` prints them
   DnsReport dns;
   FirewallFacts firewall;

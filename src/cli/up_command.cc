@@ -358,6 +358,7 @@ Outcome TunnelRun::ApplyRouting(const Plan& plan) {
   for (const std::string& finding : routing_->findings()) Warn(finding);
   WriteTableNames(name_, plan.specific_table, plan.catch_all_table);
   facts_.mtu = plan.mtu;
+  facts_.loop_avoidance = plan.loop_avoidance == LoopAvoidance::kAuto ? "" : ToString(plan.loop_avoidance);
   for (const auto& address : conf_.interface.addresses) facts_.addresses.push_back(address.ToString());
   monitor_->Guard({.routing = routing_.get(),
                    .config = [this] { return ToRoutingConfig(conf_, endpoints_, name_); },
@@ -518,6 +519,9 @@ Status TunnelRun::Reload() {
   if (conf_.interface.dns_servers != loaded->conf.interface.dns_servers ||
       conf_.interface.dns_search_domains != loaded->conf.interface.dns_search_domains) {
     spdlog::warn("DNS is not reloaded; `adit down` and `adit up` apply it");
+  }
+  if (conf_.interface.loop_avoidance != loaded->conf.interface.loop_avoidance) {
+    spdlog::warn("LoopAvoidance is not reloaded; `adit down` and `adit up` apply it");
   }
   for (const ConfPeer& peer : loaded->conf.peers) {
     if (!peer.name.empty()) facts_.peer_names[peer.public_key] = peer.name;

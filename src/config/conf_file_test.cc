@@ -146,7 +146,7 @@ TEST(ConfFile, ReadsItsOwnKeysWithAndWithoutThePrefix) {
                                "LAN = 192.168.0.0/16, fd00::/8",
                                "ExcludedIPs = 1.1.1.1, 10.0.0.1/8",
                                "DisallowedIPs = 2001:db8::/32",
-                               "LoopAvoidance = bind",
+                               "LoopAvoidance = routes",
                                "Gateway = yes",
                                "Forward = tcp 8080 to 192.168.1.5:80",
                                "Forward = UDP 5000-5010 to fd00::5 # games",
@@ -164,7 +164,7 @@ TEST(ConfFile, ReadsItsOwnKeysWithAndWithoutThePrefix) {
     EXPECT_EQ(interface.lan.kind, LanPolicy::Kind::kList);
     EXPECT_EQ(interface.lan.ToString(), "192.168.0.0/16, fd00::/8");
     EXPECT_THAT(Texts(interface.excluded_ips), ElementsAre("1.1.1.1/32", "10.0.0.0/8", "2001:db8::/32"));
-    EXPECT_EQ(interface.loop_avoidance, LoopAvoidance::kBind);
+    EXPECT_EQ(interface.loop_avoidance, LoopAvoidance::kRoutes);
     EXPECT_TRUE(interface.gateway);
     EXPECT_THAT(Texts(interface.forwards), ElementsAre("tcp 8080 to 192.168.1.5:80", "udp 5000-5010 to fd00::5"));
     EXPECT_EQ(interface.dns_guard, false);
@@ -267,7 +267,7 @@ TEST(ConfFile, NamesFileLineAndCureForEveryError) {
                    23),
        "t.conf:2:", "zero byte"},
       {With("KillSwitch = on", ""), "t.conf:3:", "KillSwitch: \"on\": use off, up or always"},
-      {With("LoopAvoidance = mark", ""), "t.conf:3:", "use auto, rules, routes or bind"},
+      {With("LoopAvoidance = mark", ""), "t.conf:3:", "use auto, rules or routes"},
       {With("LAN = yes", ""), "t.conf:3:", "use allow, block or prefixes"},
       {With("LAN = ,", ""), "t.conf:3:", "use allow, block or prefixes"},
       {With("ExcludedIPs = example.com", ""), "t.conf:3:", "not an address prefix"},

@@ -20,6 +20,9 @@ bool IsRequest(const Op& op) {
          std::holds_alternative<AddRule>(op);
 }
 
+// The kernel answers ENODEV.
+constexpr std::uint32_t kNoSuchLink = INT32_MAX;
+
 NetlinkMessage RequestFor(const Op& op, bool adding, std::uint32_t index) {
   if (const auto* address = std::get_if<AddAddress>(&op)) {
     return AddressMessage(adding ? RTM_NEWADDR : RTM_DELADDR, address->address, index);
@@ -30,10 +33,10 @@ NetlinkMessage RequestFor(const Op& op, bool adding, std::uint32_t index) {
   return RuleMessage(adding ? RTM_NEWRULE : RTM_DELRULE, std::get<AddRule>(op).rule);
 }
 
-// Whether the thing dies with its link.
-bool NeedsLink(const Op& op) {
+// Whether the thing dies with the link of that name.
+bool NeedsLink(const Op& op, const std::string& name) {
   if (std::holds_alternative<AddRule>(op)) return false;
-  if (const auto* route = std::get_if<AddRoute>(&op)) return !route->route.device.empty();
+  if (const auto* route = std::get_if<AddRoute>(&op)) return route->route.device == name;
   return true;
 }
 
@@ -41,8 +44,8 @@ bool NeedsLink(const Op& op) {
 bool MeansGone(int code) { return code == ESRCH || code == ENOENT || code == EADDRNOTAVAIL || code == ENODEV; }
 
 // `done` outcomes for those that pass `is_request`, in one go, and `single` for the rest, one after the other.
-template <typename Single>
-std::vector<Status> Perform(NetlinkSocket& socket, std::span<const Op> ops, bool adding, std::uint32_t index,
+template <typename IndexOf, typename Single>
+std::vector<Status> Perform(NetlinkSocket& socket, std::span<const Op> ops, bool adding, IndexOf index_of,
                             Single single) {
   std::vector<Status> outcomes;
   outcomes.reserve(ops.size());
@@ -55,7 +58,7 @@ std::vector<Status> Perform(NetlinkSocket& socket, std::span<const Op> ops, bool
     std::vector<NetlinkMessage> messages;
     for (const Op& op : ops) {
       if (!IsRequest(op)) break;
-      messages.push_back(RequestFor(op, adding, index));
+      messages.push_back(RequestFor(op, adding, index_of(op)));
     }
     ops = ops.subspan(messages.size());
     std::ranges::move(socket.RequestAll(messages), std::back_inserter(outcomes));
@@ -68,6 +71,14 @@ std::vector<Status> Perform(NetlinkSocket& socket, std::span<const Op> ops, bool
 bool KernelTarget::LinkIsThere() {
   const auto link = FindLink(socket_, name_);
   return link && link->index == index_;
+}
+
+// Routes may lead by another link than ours: the uplink.
+std::uint32_t KernelTarget::IndexOf(const Op& op) {
+  const auto* route = std::get_if<AddRoute>(&op);
+  if (route == nullptr || route->route.device.empty() || route->route.device == name_) return index_;
+  const auto link = FindLink(socket_, route->route.device);
+  return link ? link->index : kNoSuchLink;
 }
 
 Status KernelTarget::Prepare(Op& op) {
@@ -85,7 +96,9 @@ Status KernelTarget::Prepare(Op& op) {
 }
 
 std::vector<Status> KernelTarget::Do(std::span<const Op> ops) {
-  return Perform(socket_, ops, /*adding=*/true, index_, [this](const Op& op) { return DoSetting(op); });
+  return Perform(
+      socket_, ops, /*adding=*/true, [this](const Op& op) { return IndexOf(op); },
+      [this](const Op& op) { return DoSetting(op); });
 }
 
 Status KernelTarget::DoSetting(const Op& op) {
@@ -115,12 +128,14 @@ std::vector<Status> KernelTarget::Undo(std::span<const Op> ops) {
   std::vector<Op> standing;
   std::vector<std::size_t> place;
   for (std::size_t i = 0; i < ops.size(); ++i) {
-    if (NeedsLink(ops[i]) && !link_is_there) continue;
+    if (NeedsLink(ops[i], name_) && !link_is_there) continue;
     standing.push_back(ops[i]);
     place.push_back(i);
   }
   std::vector<Status> outcomes(ops.size());
-  auto done = Perform(socket_, standing, /*adding=*/false, index_, [this](const Op& op) { return UndoSetting(op); });
+  auto done = Perform(
+      socket_, standing, /*adding=*/false, [this](const Op& op) { return IndexOf(op); },
+      [this](const Op& op) { return UndoSetting(op); });
   for (std::size_t i = 0; i < done.size(); ++i) {
     if (!done[i] && !MeansGone(done[i].error().code)) outcomes[place[i]] = std::move(done[i]);
   }

@@ -45,6 +45,7 @@ class KernelTarget : public OpTarget {
 
  private:
   bool LinkIsThere();
+  std::uint32_t IndexOf(const Op& op);
   Status DoSetting(const Op& op);
   Status UndoSetting(const Op& op);
   NetlinkSocket& socket_;

@@ -41,9 +41,10 @@ constexpr std::uint32_t kSpecificTable = 30567;
 constexpr std::uint32_t kCatchAllTable = 30568;
 constexpr std::uint32_t kTablePairs = 100;
 
-// What the kernel gives its own unreachable defaults: behind every real route.
-constexpr std::uint32_t kLastMetric = 4278198272;
-constexpr std::uint32_t kIpv6Metric = 1024;  // IP6_RT_PRIO_USER; written out, so that the route can be named exactly
+// A prefix whose place in main somebody else holds is halved until its parts are free, at most this often.
+constexpr int kMaxHalvings = 3;
+// No network that a user names as LAN is reached by a route wider than this.
+constexpr int kShortestLan = 8;
 
 // Bound of the questions: enough to prove each peer of a usual file, little enough to be asked each minute.
 constexpr std::size_t kMaxQuestions = 64;
@@ -66,6 +67,12 @@ Prefix DefaultOf(Family family) {
 
 Family FamilyOf(const Prefix& prefix) { return adit::FamilyOf(prefix.address()); }
 const char* NameOf(Family family) { return family == Family::kV6 ? "IPv6" : "IPv4"; }
+
+// The ranges for private use may hold a LAN; link-local ones hold what a link needs to work (routers, DHCPv6).
+const Prefix& LinkLocalRange() {
+  static const Prefix range = *Prefix::Parse("fe80::/10", false);
+  return range;
+}
 
 bool Contains(const Prefix& outer, const Prefix& inner) {
   return FamilyOf(outer) == FamilyOf(inner) && outer.length() <= inner.length() && outer.Contains(inner.address());
@@ -116,6 +123,12 @@ bool IsWide(const Prefix& prefix) {
   return std::ranges::any_of(LanRanges(), [&](const Prefix& lan) { return prefix != lan && Contains(prefix, lan); });
 }
 
+std::vector<Prefix> Halves(const Prefix& prefix) {
+  return {Prefix(prefix.address(), prefix.length() + 1), Prefix(WithHostBits(prefix, true), prefix.length() + 1)};
+}
+
+bool Overlap(const Prefix& a, const Prefix& b) { return Contains(a, b) || Contains(b, a); }
+
 // One plan in the making.
 class Planner {
  public:
@@ -124,6 +137,13 @@ class Planner {
     std::ranges::sort(allowed_);
     const auto duplicates = std::ranges::unique(allowed_);
     allowed_.erase(duplicates.begin(), duplicates.end());
+    std::erase_if(allowed_, [&](const Prefix& prefix) {
+      return std::ranges::find(config_.excluded_ips, prefix) != config_.excluded_ips.end();
+    });
+    for (const Prefix& prefix : config_.excluded_ips) {
+      const bool is_held = std::ranges::any_of(allowed_, [&](const Prefix& other) { return Overlap(prefix, other); });
+      if (is_held && std::ranges::find(excluded_, prefix) == excluded_.end()) excluded_.push_back(prefix);
+    }
   }
 
   Result<Plan> Make() {
@@ -138,9 +158,10 @@ class Planner {
         break;
       case TableMode::kNumber:
         PlanRoutesInto(config_.table);
+        PlanThrows(config_.table);
         break;
       case TableMode::kAuto:
-        routed = NeedsRules() ? PlanRules() : PlanMain();
+        routed = PlanAuto();
         break;
     }
     if (!routed) return std::unexpected(routed.error());
@@ -277,9 +298,47 @@ class Planner {
     });
   }
 
-  Status PlanMain() {
-    PlanRoutesInto(kMainTable);
-    return {};
+  // An excluded prefix ends the search in this table; the next one decides.
+  void PlanThrows(std::uint32_t table) {
+    for (const Prefix& prefix : excluded_) {
+      if (FamilyOf(prefix) == Family::kV6 && !snapshot_.has_ipv6) continue;
+      Route route;
+      route.destination = prefix;
+      route.table = table;
+      route.type = RouteType::kThrow;
+      route.metric = FamilyOf(prefix) == Family::kV6 ? kIpv6Metric : 0;
+      Add(AddRoute{route});
+    }
+  }
+
+  Status PlanAuto() {
+    if (!NeedsRules()) {
+      PlanRoutesInto(kMainTable);
+      return {};
+    }
+    const auto chosen = ChooseLoopAvoidance();
+    if (!chosen) return std::unexpected(chosen.error());
+    plan_.loop_avoidance = *chosen;
+    return *chosen == LoopAvoidance::kRules ? PlanRules() : PlanHalves();
+  }
+
+  // Rules stay right without any event being seen, so they come first. Host routes follow the uplink, but know only the
+  // endpoints that the configuration names; without an uplink those are refused until there is one.
+  Result<LoopAvoidance> ChooseLoopAvoidance() {
+    const char* missing = !snapshot_.takes_rules   ? "this machine takes no policy rules"
+                          : !snapshot_.takes_marks ? "this machine lets us not mark packets (SO_MARK)"
+                                                   : nullptr;
+    if (config_.loop_avoidance == LoopAvoidance::kRules && missing != nullptr) {
+      return FailErrno(EOPNOTSUPP, "LoopAvoidance = rules is not possible here: {}; use auto or routes", missing);
+    }
+    if (config_.loop_avoidance != LoopAvoidance::kAuto) return config_.loop_avoidance;
+    if (missing == nullptr) return LoopAvoidance::kRules;
+    Warn(
+        "{}: host routes keep the tunnel's own packets out of it, and a network that pushes longer routes can take "
+        "traffic "
+        "out",
+        missing);
+    return LoopAvoidance::kRoutes;
   }
 
   // --- routes with rules -----------------------------------------------------------------------------------------
@@ -290,7 +349,7 @@ class Planner {
     if (allowed_.empty()) return false;
     full_v4_ = CoverAll(allowed_, Family::kV4);
     full_v6_ = CoverAll(allowed_, Family::kV6);
-    bool needed = full_v4_ || full_v6_;
+    bool needed = full_v4_ || full_v6_ || !excluded_.empty();
     for (const SocketAddress& endpoint : config_.endpoints) {
       needed |= std::ranges::any_of(allowed_, [&](const Prefix& prefix) { return prefix.Contains(endpoint.ip); });
     }
@@ -321,6 +380,83 @@ class Planner {
     });
   }
 
+  // --- without rules: everything in main -------------------------------------------------------------------------
+
+  // `prefix` itself, or the longer ones that hold the same: never a default, and none whose place is taken.
+  std::vector<Prefix> FreePartsOf(const Prefix& prefix) {
+    const auto is_taken = [&](const Prefix& part) {
+      return part.length() == 0 || std::ranges::any_of(snapshot_.routes, [&](const Route& route) {
+               return route.table == kMainTable && route.destination == part && route.device != device_;
+             });
+    };
+    std::vector<Prefix> parts = {prefix};
+    for (int i = 0; i < kMaxHalvings && std::ranges::any_of(parts, is_taken); ++i) {
+      if (parts.front().length() == prefix.address().bits()) break;
+      std::vector<Prefix> halves;
+      for (const Prefix& part : parts) std::ranges::copy(Halves(part), std::back_inserter(halves));
+      parts = std::move(halves);
+    }
+    if (std::ranges::any_of(parts, is_taken)) {
+      Warn("{}: another route of this machine (table main) has its place, and parts of it too; it may take its packets",
+           prefix.ToString());
+      std::erase_if(parts, is_taken);
+    }
+    return parts;
+  }
+
+  // What stays outside comes first, then what goes inside, each in front of its like as unreachable: if the TUN goes
+  // away, nothing leaves by the uplink.
+  Status PlanHalves() {
+    // Routes of main cannot take from it what it is connected to; with a kill switch the firewall does.
+    if (config_.lan.kind != LanPolicy::Kind::kAllow && config_.kill_switch == KillSwitch::kOff) {
+      return FailErrno(
+          EOPNOTSUPP,
+          "LAN = {} needs policy rules, and host routes are used here: leave LAN out, use KillSwitch = up, or "
+          "LoopAvoidance = rules where that is possible",
+          config_.lan.ToString());
+    }
+    struct Part {
+      Prefix prefix;
+      bool is_wide;     // refused without the TUN
+      bool is_carried;  // by the tunnel
+    };
+    std::vector<Part> parts;
+    const auto add = [&](const Prefix& prefix, bool is_wide, bool is_carried) {
+      for (const Prefix& part : FreePartsOf(prefix)) {
+        if (std::ranges::find(parts, part, &Part::prefix) == parts.end()) parts.push_back({part, is_wide, is_carried});
+      }
+    };
+    ForEachAllowed([&](const Prefix& prefix) {
+      const bool is_wide = IsWide(prefix);
+      if (!IsConnected(prefix)) add(prefix, is_wide, FamilyOf(prefix) == Family::kV4 || !is_wide || tunnel_has_v6_);
+    });
+    carries_v6_guard_ = (full_v4_ || full_v6_) && snapshot_.has_ipv6 && !(full_v6_ && tunnel_has_v6_);
+    if (carries_v6_guard_) {
+      Warn("the tunnel carries no IPv6: IPv6 connections are refused while it is up, so that nothing leaks");
+      add(DefaultOf(Family::kV6), /*is_wide=*/true, /*is_carried=*/false);
+    }
+    UplinkNeeds needs;
+    needs.tunnel = device_;
+    needs.endpoints = true;
+    needs.excluded = excluded_;
+    needs.has_ipv6 = snapshot_.has_ipv6;
+    for (const Part& part : parts) needs.allowed.push_back(part.prefix);
+    for (const Route& route : UplinkRoutes(needs, config_.endpoints, snapshot_)) Add(AddRoute{route});
+
+    for (const Part& part : parts) {
+      if (!part.is_wide) continue;
+      Route refused;
+      refused.destination = part.prefix;
+      refused.type = RouteType::kUnreachable;
+      refused.metric = kLastMetric;
+      Add(AddRoute{refused});
+    }
+    for (const Part& part : parts) {
+      if (part.is_carried) AddTunnelRoute(part.prefix, kMainTable);
+    }
+    return {};
+  }
+
   Status PlanRules() {
     ChooseMark();
     if (Status status = ChooseTables(); !status) return status;
@@ -342,6 +478,8 @@ class Planner {
       Add(AddRoute{TunnelRoute(prefix, plan_.catch_all_table)});
     }
     PlanIpv6Guard();
+    if (specific_[0] || specific_[1]) PlanThrows(plan_.specific_table);
+    if (catch_all_[0] || catch_all_[1]) PlanThrows(plan_.catch_all_table);
     if (full_v6_ && !full_v4_) {
       Warn("AllowedIPs covers all of IPv6 but not of IPv4: IPv4 stays outside of the tunnel");
     }
@@ -496,15 +634,27 @@ class Planner {
         rules.push_back(specific);
       }
       if (catch_all_[f]) {
-        for (std::uint32_t i = 0; i < LanRanges().size(); ++i) {
-          if (FamilyOf(LanRanges()[i]) != family) continue;
-          Rule lan = RuleAt(family, kLanOffset + i);
-          lan.destination = LanRanges()[i];
+        const std::vector<Prefix> lans = LanTiers();
+        for (std::uint32_t i = 0; i < lans.size(); ++i) {
+          if (FamilyOf(lans[i]) != family) continue;
+          // A long list shares the last of its priorities: its members exclude each other or agree.
+          Rule lan = RuleAt(family, std::min(kLanOffset + i, kCatchAllOffset - 1));
+          lan.destination = lans[i];
           lan.table = kMainTable;
           // Main may say where in the range something is, not where all of it is: neither the default route nor
-          // 0.0.0.0/1 that somebody pushes into main.
-          lan.suppress_prefixlength = static_cast<int>(LanRanges()[i].length()) - 1;
+          // 0.0.0.0/1 that somebody pushes into main. A host that the user names is reached by its network's route.
+          const int shortest = static_cast<int>(lans[i].length());
+          lan.suppress_prefixlength =
+              (config_.lan.kind == LanPolicy::Kind::kAllow ? shortest : std::min(shortest, kShortestLan)) - 1;
           rules.push_back(lan);
+        }
+        // Thrown out of both tables, these would meet the backstop.
+        for (const Prefix& prefix : excluded_) {
+          if (FamilyOf(prefix) != family) continue;
+          Rule excluded = RuleAt(family, kCatchAllOffset - 1);
+          excluded.destination = prefix;
+          excluded.table = kMainTable;
+          rules.push_back(excluded);
         }
         Rule rest = RuleAt(family, kCatchAllOffset);
         rest.table = plan_.catch_all_table;
@@ -531,6 +681,24 @@ class Planner {
     for (const Rule& rule : rules) Add(AddRule{rule});
   }
 
+  // What goes by main, if main has something better than its default. A public network only if the user names it: an
+  // access point that calls itself 8.0.0.0/6 would else take much of the internet out of the tunnel.
+  std::vector<Prefix> LanTiers() const {
+    switch (config_.lan.kind) {
+      case LanPolicy::Kind::kAllow:
+        return LanRanges();
+      case LanPolicy::Kind::kBlock:
+        return {LinkLocalRange()};
+      case LanPolicy::Kind::kList:
+        break;
+    }
+    std::vector<Prefix> tiers = {LinkLocalRange()};
+    for (const Prefix& prefix : config_.lan.prefixes) {
+      if (std::ranges::find(tiers, prefix) == tiers.end()) tiers.push_back(prefix);
+    }
+    return tiers;
+  }
+
   // rp_filter = 1 asks where an unmarked packet to the endpoint would go (the answer carries no mark): into the tunnel,
   // so the answer is dropped. The kernel has such a filter for IPv4 only.
   bool StrictFilterDropsAnswersOf(const SocketAddress& endpoint) const {
@@ -553,7 +721,16 @@ class Planner {
           {"endpoint " + endpoint.ToString(), {endpoint.ip}, plan_.fwmark, Expectation::kNotTunnel});
     }
     if (config_.table_mode != TableMode::kAuto) return;
-    if (catch_all_[1] && !(full_v6_ && tunnel_has_v6_)) {
+    for (const Prefix& prefix : excluded_) {
+      if (plan_.questions.size() >= kMaxQuestions) return;
+      if (FamilyOf(prefix) == Family::kV6 && !snapshot_.has_ipv6) continue;
+      const bool has_better = std::ranges::any_of(
+          allowed_, [&](const Prefix& allowed) { return allowed != prefix && Contains(prefix, allowed); });
+      if (has_better || prefix.address().is_multicast()) continue;
+      plan_.questions.push_back(
+          {"excluded IPs " + prefix.ToString(), {WithHostBits(prefix, true)}, 0, Expectation::kNotTunnel});
+    }
+    if (carries_v6_guard_ || (catch_all_[1] && !(full_v6_ && tunnel_has_v6_))) {
       plan_.questions.push_back(
           {"IPv6 beside the tunnel", {*IpAddress::Parse("2001:db8::1")}, 0, Expectation::kTunnelOrNothing});
     }
@@ -583,10 +760,17 @@ class Planner {
     }
     std::erase_if(candidates, [&](const IpAddress& ip) {
       const auto is = [&](const InterfaceAddress& address) { return address.ip == ip; };
+      const auto holds = [&](const Prefix& other) { return other.Contains(ip); };
       return !prefix.Contains(ip) || std::ranges::any_of(config_.addresses, is) ||
+             std::ranges::any_of(excluded_, holds) || IsEndpoint(ip) ||
              std::ranges::any_of(snapshot_.addresses, [&](const LinkAddress& own) { return is(own.address); });
     });
     return candidates;
+  }
+
+  // Host routes and bound sockets lead those past the tunnel, whoever asks.
+  bool IsEndpoint(const IpAddress& ip) const {
+    return std::ranges::any_of(config_.endpoints, [&](const SocketAddress& endpoint) { return endpoint.ip == ip; });
   }
 
   void Add(Op op) { plan_.ops.push_back(std::move(op)); }
@@ -599,14 +783,16 @@ class Planner {
   const RoutingConfig& config_;
   const NetSnapshot& snapshot_;
   const std::string& device_;
-  std::vector<Prefix> allowed_;  // sorted, each once
+  std::vector<Prefix> allowed_;   // sorted, each once
+  std::vector<Prefix> excluded_;  // those that allowed_ holds or is held by, each once
   Plan plan_;
   bool link_has_v6_ = false;    // the TUN can carry IPv6 addresses and routes
   bool tunnel_has_v6_ = false;  // and gets at least one address
   bool full_v4_ = false;
   bool full_v6_ = false;
-  bool specific_[2] = {};   // by family: something is in TU
-  bool catch_all_[2] = {};  // by family: something is in TD
+  bool specific_[2] = {};          // by family: something is in TU
+  bool catch_all_[2] = {};         // by family: something is in TD
+  bool carries_v6_guard_ = false;  // without rules: main refuses IPv6
 };
 
 }  // namespace

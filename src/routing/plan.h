@@ -14,6 +14,11 @@
 // Behind each rule that holds traffic in the tunnel stands another, so that between the removal of any one of them, or
 // of what is in TD, by somebody else and its repair nothing leaves beside the tunnel.
 //
+// Where the machine takes no rules (a kernel or container without them, no right to mark packets), or the user says so,
+// the tunnel's routes stand in main, a default as two halves that are longer than the uplink's, each with the same
+// route as unreachable behind it. What must stay outside of the tunnel then leaves by host routes that follow the
+// uplink (LoopAvoidance = routes, routing/uplink.h).
+//
 // The LAN follows table main without any event, a public prefix that a DHCP server pushes into main takes nothing out
 // of the tunnel, and a TUN that went away leaves "unreachable", not the uplink.
 #pragma once
@@ -27,6 +32,7 @@
 #include "config/routing_keys.h"
 #include "routing/op.h"
 #include "routing/snapshot.h"
+#include "routing/uplink.h"
 
 namespace adit {
 
@@ -95,6 +101,8 @@ struct Plan {
   std::uint32_t specific_table = 0;   // TU
   std::uint32_t catch_all_table = 0;  // TD
   std::vector<Op> ops;                // in the order to apply; undone in reverse
+  // How the tunnel's own packets stay out of it: kRules or kRoutes; kAuto: nothing is needed.
+  LoopAvoidance loop_avoidance = LoopAvoidance::kAuto;
   std::vector<RouteQuestion> questions;
   std::vector<std::string> warnings;  // sentences for the operator
 

@@ -191,6 +191,8 @@ RoutingConfig Routing::Anchored(RoutingConfig config) const {
                  .base_priority = plan_.base_priority,
                  .specific_table = plan_.specific_table,
                  .catch_all_table = plan_.catch_all_table};
+  // The sockets' mark and the status say which way was chosen at up: no event changes it.
+  if (plan_.loop_avoidance != LoopAvoidance::kAuto) config.loop_avoidance = plan_.loop_avoidance;
   return config;
 }
 

@@ -170,6 +170,7 @@ const Route* NetSnapshot::Lookup(const IpAddress& ip, std::uint32_t table, std::
   const Route* best = nullptr;
   for (const Route& route : routes) {
     if (route.table != table || route.device.empty() || route.device == except_device) continue;
+    if (route.device == kLoopback) continue;
     if (route.family() != FamilyOf(ip) || !route.destination.Contains(ip)) continue;
     const bool better = best == nullptr || route.destination.length() > best->destination.length() ||
                         (route.destination.length() == best->destination.length() && route.metric < best->metric);

@@ -20,6 +20,8 @@ inline constexpr std::uint32_t kMainTable = 254;           // RT_TABLE_MAIN
 inline constexpr std::uint32_t kDefaultTable = 253;        // RT_TABLE_DEFAULT
 inline constexpr std::uint8_t kAddressGenerationNone = 1;  // IN6_ADDR_GEN_MODE_NONE
 
+inline constexpr const char* kLoopback = "lo";
+
 enum class Family : std::uint8_t { kV4, kV6 };
 inline Family FamilyOf(const IpAddress& ip) { return ip.is_v6() ? Family::kV6 : Family::kV4; }
 
@@ -122,7 +124,9 @@ struct Rule {
 
 // All vectors are sorted. Routes hold every table of both families, without cached entries.
 struct NetSnapshot {
-  bool has_ipv6 = true;  // the kernel knows AF_INET6 at all
+  bool has_ipv6 = true;     // the kernel knows AF_INET6 at all
+  bool takes_rules = true;  // policy rules, in all families it knows. True where we have no right to change anything
+  bool takes_marks = true;  // SO_MARK, likewise
   std::vector<Link> links;
   std::vector<LinkAddress> addresses;
   std::vector<Route> routes;
@@ -137,7 +141,8 @@ struct NetSnapshot {
   const Link* FindLink(std::string_view name) const;
   // The number at `key`, or `fallback`.
   int Sysctl(std::string_view key, int fallback) const;
-  // The route that `table` alone would choose for `ip` over a device other than `except_device`; null if none.
+  // The route that `table` alone would choose for `ip` over a device other than `except_device` and the loopback, which
+  // leads nowhere; null if none.
   const Route* Lookup(const IpAddress& ip, std::uint32_t table, std::string_view except_device) const;
   friend bool operator==(const NetSnapshot&, const NetSnapshot&) = default;
 };

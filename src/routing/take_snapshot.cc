@@ -28,6 +28,26 @@ bool KernelHasIpv6() {
   return probe || errno != EAFNOSUPPORT;
 }
 
+// Deleting a rule that is not there: the kernel looks for it only where it has rules and lets us change them, and
+// nothing changes. EPERM says that we may change nothing at all, which is not about rules.
+bool TakesRules(NetlinkSocket& socket, const NetSnapshot& snapshot, Family family) {
+  Rule absent;
+  absent.family = family;
+  absent.priority = 0xfffffff1;
+  absent.table = kMainTable;
+  const auto has_it = [&](const Rule& rule) { return rule.priority == absent.priority; };
+  if (std::ranges::any_of(snapshot.rules, has_it)) return true;
+  const Status answer = socket.Request(RuleMessage(RTM_DELRULE, absent));
+  return answer || (answer.error().code != EOPNOTSUPP && answer.error().code != EAFNOSUPPORT);
+}
+
+// The mark it has already: a socket that is thrown away.
+bool TakesMarks() {
+  const Fd probe(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const int mark = 0;
+  return !probe || setsockopt(probe.get(), SOL_SOCKET, SO_MARK, &mark, sizeof mark) == 0;
+}
+
 void ReadSysctls(NetSnapshot& snapshot) {
   constexpr const char* kV4Leaves[] = {"rp_filter", "src_valid_mark"};
   constexpr const char* kV6Leaves[] = {"disable_ipv6"};
@@ -84,7 +104,10 @@ Result<NetSnapshot> TakeSnapshot(NetlinkSocket& socket) {
         [&](nlmsghdr* message) { snapshot.rules.push_back(ReadRule(message)); });
     // EOPNOTSUPP: a kernel without CONFIG_IP_MULTIPLE_TABLES. There are no rules then.
     if (!status && status.error().code != EOPNOTSUPP) return std::unexpected(Named(status, "rules").error());
+    const Family as_family = family == AF_INET6 ? Family::kV6 : Family::kV4;
+    snapshot.takes_rules = snapshot.takes_rules && status && TakesRules(socket, snapshot, as_family);
   }
+  snapshot.takes_marks = TakesMarks();
 
   std::ranges::sort(snapshot.links);
   std::ranges::sort(snapshot.addresses);

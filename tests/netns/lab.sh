@@ -25,8 +25,8 @@
 #
 # The scenarios, and the script that asserts each; "-" is not done. tests/run.sh counts what really passed.
 #
-#   01  endpoint inside the allowed IPs            loops.sh
-#   02  default route lost                         loops.sh
+#   01  endpoint inside the allowed IPs            loops.sh, modes.sh
+#   02  default route lost                         loops.sh, modes.sh  replayed: a kernel without rules
 #   03  mark stripped                              loops.sh
 #   04  endpoint on the LAN                        loops.sh
 #   05  no leak while coming up                    firewall.sh

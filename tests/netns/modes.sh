@@ -1,0 +1,173 @@
+#!/usr/bin/env bash
+# The engine's own packets stay out of the tunnel without policy rules too: by host routes that follow the gateway. Scenarios
+# 1 and 2 that way, when it is chosen, and what holds with it. Topology and oracle: lab.sh.
+#
+# A machine that takes no rules, or no marks, is made by adit_no_rules.so (no_rules.cc), which lets the kernel refuse them.
+#
+# timeout: 120
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lab.sh"
+require_tools ping jq
+lab_up
+
+outer="udp and dst port $kTunnelPort and dst host 203.0.113.10"
+# A ping of 56 bytes is 128 on the wire below UDP. On a busy machine several leave as one super-packet, which the capture shows
+# as one: hence by length.
+outer_pings() { packets "$outer" | awk '/UDP, length/ { bytes += $NF } END { print int(bytes / 128) }'; }
+outer_pings_between() {
+  local count
+  count=$(outer_pings)
+  ((count >= $1 && count <= $2)) || { echo "$count outer packets, not $1 to $2"; return 1; }
+}
+ping_c() { in_host c ping -q -W 2 "$@"; }
+our_rules() { in_host c ip rule | grep -cE '^(10[1-9]|1[1-9])[0-9]{3}:' || true; }
+# refuses EXIT_STATUS WORDS COMMAND: what `adit COMMAND` says of $conf.
+refuses() {
+  local status=0
+  n c "$adit" "$3" "$conf" >"$tmp/refusal" 2>&1 || status=$?
+  cat "$tmp/refusal"
+  [[ $status == "$1" ]] && grep -q "$2" "$tmp/refusal"
+}
+status_says() { a status wg0 | grep -qE "$1" || { a status wg0; return 1; }; }
+break_routes() { in_host c ip route add 203.0.113.10 dev wg0 metric 0 2>/dev/null || in_host c ip route replace 203.0.113.10 dev wg0; }
+
+for way in routes; do
+  client_conf "LoopAvoidance = $way"
+  snapshot c
+
+  scenario 1 "an endpoint inside the allowed IPs does not loop ($way)"
+  check "up" adit_up
+  check "the status says how" status_says "loop avoidance: $way"
+  check "no rule of ours" equal 0 "$(our_rules)"
+  check "IPv4 goes through the tunnel" sees c udp 8.8.8.8 10.9.0.2
+  check "IPv6 goes through the tunnel" sees c udp 2001:db8::1 fd09::2
+  check "the LAN is reached beside it" sees c tcp 192.168.1.77 192.168.1.2
+  oracle_start
+  check "300 pings" ping_c -c 300 -i 0.002 8.8.8.8
+  check "the oracle saw everything" oracle_stop
+  check "one outer packet a ping, and not more than a handshake beside them" outer_pings_between 300 310
+  check "... and nothing but them" clean
+  oracle_start c wg0 out
+  check "50 pings" ping_c -c 50 -i 0.002 8.8.8.8
+  check "the oracle saw everything" oracle_stop
+  check "none of the engine's own packets in the tunnel" no_more_than 0 "$outer"
+  oracle_start c wg0 out
+  break_routes
+  ping_c -c 5 -i 0.1 -W 1 8.8.8.8 >/dev/null || true
+  oracle_stop
+  control "with the host route into the tunnel they are in it" at_least 1 "$outer"
+  check "down" adit_down
+  passes
+  check "the machine is as it was" unchanged c
+
+  scenario 2 "without a default route the engine's packets are refused, not looped; with it the tunnel is back in 2 s ($way)"
+  check "up" adit_up
+  oracle_start c wg0 out
+  in_host c ip route delete default
+  # The host route leads by the gateway until the route that named it has been seen to go.
+  sleep 0.4
+  check_fails "no answer" ping_c -c 5 -i 0.1 -W 1 8.8.8.8
+  in_host c ip route add default via 192.168.1.1
+  check "... and with the route it is back in 2 s" wait_for 2 ping_c -c 1 -W 1 8.8.8.8
+  check "the oracle saw everything" oracle_stop
+  check "none of the engine's packets went into the tunnel" no_more_than 0 "$outer"
+  # By another gateway of the LAN.
+  in_host c ip route replace default via 192.168.1.66
+  sleep 0.7
+  check "another gateway: the tunnel follows" wait_for 2 ping_c -c 1 -W 1 8.8.8.8
+  oracle_start e eth0 in
+  check "pings" ping_c -c 5 -i 0.05 8.8.8.8
+  check "the oracle saw everything" oracle_stop
+  check "... by that gateway" at_least 5 "$outer"
+  in_host c ip route replace default via 192.168.1.1
+  oracle_start e eth0 in
+  check "back by the first" wait_for 2 ping_c -c 1 -W 1 8.8.8.8
+  sleep 0.7
+  check "pings" ping_c -c 5 -i 0.05 8.8.8.8
+  oracle_stop
+  control "the other gateway sees them only while it is the way" no_more_than 4 "$outer"
+  check "down" adit_down
+  check "the machine is as it was" unchanged c
+  passes
+done
+
+# Which way is chosen.
+preload=$(dirname "$adit")/adit_no_rules.so
+chosen_on() { n c env "$@" "$adit" up --wait=10 "$conf"; }
+client_conf
+check "up on an ordinary machine" adit_up
+check "by rules" status_says "loop avoidance: rules"
+check "down" adit_down
+check "up on a machine without policy rules" chosen_on LD_PRELOAD="$preload"
+check "by host routes" status_says "loop avoidance: routes"
+check "it works" sees c udp 8.8.8.8 10.9.0.2
+check "the status says what is missing" status_says "takes no policy rules"
+check "down" adit_down
+check "up where nobody may mark packets" chosen_on LD_PRELOAD="$preload" ADIT_TEST_NO_MARK=1
+check "by host routes" status_says "loop avoidance: routes"
+check "it works" sees c udp 8.8.8.8 10.9.0.2
+check "down" adit_down
+in_host c ip route delete default
+check "up without rules and without an uplink" n c env LD_PRELOAD="$preload" "$adit" up "$conf"
+check "by host routes" status_says "loop avoidance: routes"
+check_fails "nothing answers before there is one" ping_c -c 2 -i 0.1 -W 1 8.8.8.8
+in_host c ip route add default via 192.168.1.1
+check "then it does" wait_for 10 sees c udp 8.8.8.8 10.9.0.2
+check "down" adit_down
+client_conf "LoopAvoidance = rules"
+check_fails "rules, where there are none, are refused" chosen_on LD_PRELOAD="$preload"
+check "the machine is as it was" unchanged c
+
+# What is not possible by host routes is refused, and what is not there at all where the file is read.
+client_conf "LoopAvoidance = routes" "LAN = block"
+check "LAN = block is refused by host routes, with what to do" refuses 4 "LAN = block needs policy rules" up
+client_conf "LoopAvoidance = bind"
+check "bound sockets are refused" refuses 3 "use auto, rules or routes" up
+check "... by check too" refuses 3 "use auto, rules or routes" check
+check "the machine is as it was" unchanged c
+
+# A TUN that goes away leaves nothing to the uplink.
+for way in routes; do
+  client_conf "LoopAvoidance = $way"
+  check "up ($way)" adit_up
+  oracle_start
+  adit_kill
+  check_fails "killed: IPv4 does not work" sees c udp 8.8.8.8 192.168.1.2
+  check_fails "... nor IPv6" sees c udp 2001:db8::1 fd00:1::2
+  check "the oracle saw everything" oracle_stop
+  check "... and nothing leaked" clean
+  check "cleanup" a cleanup wg0
+  check "the machine is as it was" unchanged c
+  check "control: now IPv4 goes by the uplink" sees c udp 8.8.8.8 192.168.1.2
+done
+
+# An IPv6 endpoint, for each way.
+for way in rules routes; do
+  endpoint="[2001:db8:f::10]:$kTunnelPort" client_conf "LoopAvoidance = $way"
+  check "up by IPv6 ($way)" adit_up
+  check "it works" sees c udp 8.8.8.8 10.9.0.2
+  check "down" adit_down
+done
+
+# Excluded prefixes, for each way.
+for way in rules routes; do
+  client_conf "LoopAvoidance = $way" "ExcludedIPs = 9.9.9.0/24, 2001:db8::1/128"
+  check "up with excluded prefixes ($way)" adit_up
+  check "what is excluded goes beside the tunnel" sees c udp 9.9.9.9 192.168.1.2
+  check "... in IPv6 too" sees c udp 2001:db8::1 fd00:1::2
+  check "the rest goes through it" sees c udp 8.8.8.8 10.9.0.2
+  check "down" adit_down
+  check "the machine is as it was" unchanged c
+done
+
+# The LAN's policy, with rules.
+client_conf "LAN = block"
+check "up with LAN = block" adit_up
+check_fails "the LAN is not reached" sees c tcp 192.168.1.77 192.168.1.2
+check "down" adit_down
+client_conf "LAN = 192.168.1.77, fd00:1::/64"
+check "up with a host and a network as LAN" adit_up
+check "the host is reached" sees c tcp 192.168.1.77 192.168.1.2
+check_fails "... and another is not" sees c tcp 192.168.1.66 192.168.1.2
+check "down" adit_down
+check "the machine is as it was" unchanged c
