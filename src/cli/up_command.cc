@@ -128,6 +128,7 @@ class TunnelRun {
   const Duration stale_handshake_;
   TunnelFacts facts_;
   bool reload_is_wanted_ = false;
+  bool post_up_has_run_ = false;
   bool was_up_ = false;
 
   // In the order they come to be; the loop outlives what runs on it.
@@ -435,6 +436,7 @@ Outcome TunnelRun::BringUp(const std::optional<std::chrono::seconds>& wait) {
     if (auto fine = CheckNotEnded(); !fine) return fine;
     return FailWith(ExitCode::kFailure, "{}", ran.error().message);
   }
+  post_up_has_run_ = true;
   if (wait) {
     if (auto done = WaitForHandshake(*wait); !done) return done;
   }
@@ -552,7 +554,9 @@ Status TunnelRun::TakeDown() {
     if (result) result = status;
   };
   const bool link_is_gone = loop_.end() == End::kLinkRemoved;
-  if (was_up_ && !link_is_gone) note(RunHooks(loop_, HookPhase::kPreDown, conf_.interface.pre_down, name_));
+  // Also after a start that failed later, or what PostUp made would stay. As in wg-quick, a PostUp that fails cleans up
+  // after itself.
+  if (post_up_has_run_ && !link_is_gone) note(RunHooks(loop_, HookPhase::kPreDown, conf_.interface.pre_down, name_));
   if (was_up_ && conf_.interface.save_config) {
     DeviceStatus device = engine_->GetDevice();
     // A mark that the rules needed is not the file's.
@@ -572,7 +576,7 @@ Status TunnelRun::TakeDown() {
   engine_.reset();
   if (firewall_) note(firewall_->Down());
   firewall_.reset();
-  if (was_up_) note(RunHooks(loop_, HookPhase::kPostDown, conf_.interface.post_down, name_));
+  if (post_up_has_run_) note(RunHooks(loop_, HookPhase::kPostDown, conf_.interface.post_down, name_));
   if (control_) control_->AnswerStops(result ? "ok" : result.error().message);
   control_.reset();
   lock_.reset();

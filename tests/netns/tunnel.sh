@@ -132,6 +132,15 @@ bad "an address with a bad mask" 3 's/fd09::2.64/fd09::2\/200/'
 bad "our own key as a peer" 3 "s|^PublicKey = .*|PublicKey = $(cat "$tmp/client.pub")|"
 bad "a PreUp hook that fails" 1 's/^DNS =.*/PreUp = exit 3/'
 bad "a PostUp hook that fails" 1 's/^PostUp = .*/PostUp = exit 3/'
+# PostUp has run when --wait gives up: what it made is taken back by PreDown and PostDown.
+: >"$tmp/hooks"
+bad_peer=$(wg genkey | wg pubkey)
+code=0
+sed -e "s|^PublicKey = .*|PublicKey = $bad_peer|" -e "s|^DNS =.*|PostDown = echo after >>$tmp/hooks|" "$conf" >"$tmp/bad0.conf"
+a up --wait=1 "$tmp/bad0.conf" >"$tmp/bad.out" 2>&1 || code=$?
+check "no handshake within --wait: exit code 5" equal 5 "$code"
+check "... the hooks of the way down ran too" equal "bad0 down after " "$(tr '\n' ' ' <"$tmp/hooks")"
+check "... nothing changed" equal "$before" "$(state)"
 n client ip link add bad0 type dummy 2>/dev/null || n client ip link add bad0 type veth peer name bad1
 with_link=$(state)
 sed "" "$conf" >"$tmp/bad0.conf"
