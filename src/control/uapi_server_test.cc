@@ -368,6 +368,9 @@ TEST(UapiServer, BoundsTheMemoryOfUnfinishedRequests) {
 }
 
 TEST(UapiServer, GoesOnAcceptingAfterDescriptorsRanOut) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "the sanitizer's own type check needs a descriptor, and says \"invalid vptr\" without one";
+#endif
   TemporaryDirectory directory;
   Serving serving(In(directory));
   const Fd client(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));

@@ -110,6 +110,9 @@ Fd Occupy(std::uint16_t port) {
 
 // However many descriptors there are, Start() succeeds or says what to change, and gives back what it took.
 TEST(Engine, SaysThatDescriptorsAreMissingAndLeavesNone) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "the sanitizer's own type check needs a descriptor, and says \"invalid vptr\" without one";
+#endif
   InNamespace([](Device& device) {
     device.engine.reset();
     const auto lowest_free = [] {
