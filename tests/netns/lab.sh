@@ -399,3 +399,15 @@ passes() {
   [[ $has_control ]] || { echo "NOT OK: scenario $scenario_number has no control"; exit 1; }
   printf 'scenario %02d pass: %s%s\n' "$scenario_number" "$scenario_sentence" "${1:+ ($1)}"
 }
+
+# What carries the tunnel to s, as a capture filter.
+outer="udp and dst port $kTunnelPort and dst host 203.0.113.10"
+# A ping of 56 bytes is 128 on the wire below UDP. On a busy machine several leave as one super-packet, which the capture shows
+# as one: hence by length.
+outer_pings() { packets "$outer" | awk '/UDP, length/ { bytes += $NF } END { print int(bytes / 128) }'; }
+outer_pings_between() {
+  local count
+  count=$(outer_pings)
+  ((count >= $1 && count <= $2)) || { echo "$count outer packets, not $1 to $2"; return 1; }
+}
+ping_c() { in_host c ping -q -W 2 "$@"; }

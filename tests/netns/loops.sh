@@ -8,19 +8,9 @@
 require_tools ping jq
 lab_up
 
-outer="udp and dst port $kTunnelPort and dst host 203.0.113.10"
 # In front of our rules, one that sends what carries the engine's mark into the tunnel: what a rule set without loop avoidance does.
 break_mark() { in_host c ip rule add priority 100 fwmark 0x1000/0x3000 lookup 30568; }
 mend_mark() { in_host c ip rule delete priority 100; }
-# A ping of 56 bytes is 128 on the wire below UDP. On a busy machine several leave as one super-packet, which the capture shows
-# as one: hence by length.
-outer_pings() { packets "$outer" | awk '/UDP, length/ { bytes += $NF } END { print int(bytes / 128) }'; }
-outer_pings_between() {
-  local count
-  count=$(outer_pings)
-  ((count >= $1 && count <= $2)) || { echo "$count outer packets, not $1 to $2"; return 1; }
-}
-ping_c() { in_host c ping -q -W 2 "$@"; }
 # The engine's own packets that were sent into the tunnel all the same: refused in front of it for their source, or dropped in
 # it. The former comes first wherever there is a firewall.
 caught() { a status wg0 --json | jq '([.. | .loop? | numbers] | add // 0) + (.firewall.packets.foreign_source // 0)'; }

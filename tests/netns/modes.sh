@@ -10,16 +10,6 @@
 require_tools ping jq
 lab_up
 
-outer="udp and dst port $kTunnelPort and dst host 203.0.113.10"
-# A ping of 56 bytes is 128 on the wire below UDP. On a busy machine several leave as one super-packet, which the capture shows
-# as one: hence by length.
-outer_pings() { packets "$outer" | awk '/UDP, length/ { bytes += $NF } END { print int(bytes / 128) }'; }
-outer_pings_between() {
-  local count
-  count=$(outer_pings)
-  ((count >= $1 && count <= $2)) || { echo "$count outer packets, not $1 to $2"; return 1; }
-}
-ping_c() { in_host c ping -q -W 2 "$@"; }
 our_rules() { in_host c ip rule | grep -cE '^(10[1-9]|1[1-9])[0-9]{3}:' || true; }
 # refuses EXIT_STATUS WORDS COMMAND: what `adit COMMAND` says of $conf.
 refuses() {
