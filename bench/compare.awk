@@ -101,7 +101,7 @@ END {
 # ---- table ----------------------------------------------------------------------------------------------------------
 
 function table(   c, m, p, f, field, cell, line, name, metric) {
-  printf "\n%s, %s cores, Linux %s, %s\n", machine["cpu"], machine["cores"], machine["kernel"], machine["date"]
+  printf "\n%s, %s cores, Linux %s, TCP %s, %s\n", machine["cpu"], machine["cores"], machine["kernel"], machine["congestion"], machine["date"]
   printf "median of %s rounds of %s s (smallest-largest), x ratio to %s; both ends of the tunnel and the load on the same cores\n\n", \
          machine["rounds"], machine["seconds"], machine["baseline"]
   printf "%-46s %-7s", "", ""
@@ -152,8 +152,8 @@ function quoted(text) {
 function json(   i, c, m, p, first, field) {
   printf "{\n  \"machine\": {\"cpu\": %s, \"cores\": %d, \"kernel\": %s, \"others_percent\": %.1f},\n", \
          quoted(machine["cpu"]), machine["cores"], quoted(machine["kernel"]), others_median()
-  printf "  \"date\": %s,\n  \"rounds\": %d,\n  \"seconds\": %d,\n  \"baseline\": %s,\n  \"failures\": [", \
-         quoted(machine["date"]), machine["rounds"], machine["seconds"], quoted(machine["baseline"])
+  printf "  \"date\": %s,\n  \"congestion\": %s,\n  \"rounds\": %d,\n  \"seconds\": %d,\n  \"baseline\": %s,\n  \"failures\": [", \
+         quoted(machine["date"]), quoted(machine["congestion"]), machine["rounds"], machine["seconds"], quoted(machine["baseline"])
   for (i = 1; i <= failure_count; ++i) {
     split(failures[i], field, "\t")
     printf "%s\n    {\"round\": %d, \"case\": %s, \"program\": %s, \"why\": %s}", (i > 1 ? "," : ""), \
@@ -246,7 +246,7 @@ function svg(   c, i, p, y, x, rows, row, names, groups, height, label) {
   color_count = split("#2563eb #9ca3af #d97706 #7c9a5e #a78bfa #64748b", color, " ")
   body = ""; grid = ""
   text_at(16, 32, "h", "WireGuard in userspace, side by side")
-  text_at(16, 52, "s", machine["cpu"] ", " machine["cores"] " cores, Linux " machine["kernel"] ", " machine["date"] ". Both ends of the tunnel and the load on the same cores; other work took " number(others_median(), 0) " %.")
+  text_at(16, 52, "s", machine["cpu"] ", " machine["cores"] " cores, Linux " machine["kernel"] ", TCP " machine["congestion"] ", " machine["date"] ". Both ends of the tunnel and the load on the same cores; other work took " number(others_median(), 0) " %.")
   text_at(16, 67, "s", "Bars: median of " machine["rounds"] " rounds of " machine["seconds"] " s, programs in turn. Lines: smallest to largest. (×): ratio to " machine["baseline"] ".")
   x = 16
   for (p = 1; p <= program_count; ++p) {

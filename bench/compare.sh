@@ -24,6 +24,7 @@ Without one: Adit, and those of wireguard-go, boringtun-cli and gotatun that ./d
   --cases A,B@RIG   these cases (--list shows them); RIG is plain (default) or wire
   --calm PERCENT    wait, up to 2 minutes, until other work takes less than this of the cores; a measurement during which it
                     took more is repeated, at most twice, and then counts as failed (100: never)
+  --congestion NAME TCP's congestion control at both ends of the load (cubic, Linux's default)
   --baseline LABEL  ratios are to this one (wireguard-go)
   --out DIRECTORY   for compare.json, compare.svg and compare.txt (build/bench)
   --list            the cases
@@ -76,15 +77,16 @@ die() {
 }
 
 root=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
-rounds="" seconds="" calm=100 baseline=wireguard-go out=$root/build/bench selected="" quick=0 named=()
+rounds="" seconds="" calm=100 congestion=cubic baseline=wireguard-go out=$root/build/bench selected="" quick=0 named=()
 arguments=("$@")
 while (($#)); do
   case $1 in
-    --rounds | --seconds | --calm | --cases | --baseline | --out) (($# > 1)) || die "$1 needs a value" ;;&
+    --rounds | --seconds | --calm | --cases | --congestion | --baseline | --out) (($# > 1)) || die "$1 needs a value" ;;&
     --rounds) rounds=$2 && shift ;;
     --seconds) seconds=$2 && shift ;;
     --calm) calm=$2 && shift ;;
     --cases) selected=$2 && shift ;;
+    --congestion) congestion=$2 && shift ;;
     --baseline) baseline=$2 && shift ;;
     --out) out=$2 && shift ;;
     --quick) quick=1 ;;
@@ -313,7 +315,8 @@ run_tcp() {
   server=$!
   wait_for 5 listening "$server" || { note="iperf3 does not listen"; return 1; }
   begin
-  n a timeout $((seconds + 10)) iperf3 -c "$address" -t "$seconds" -J "$@" >"$tmp/iperf3.json" 2>&1 || status=$?
+  # The machine's own congestion control need not be Linux's default: bbr's pacing halves what a bare veth carries.
+  n a timeout $((seconds + 10)) iperf3 -c "$address" -t "$seconds" -C "$congestion" -J "$@" >"$tmp/iperf3.json" 2>&1 || status=$?
   ((status == 0)) || kill "$server" 2>/dev/null || true
   wait "$server" 2>/dev/null || true
   ((status == 0)) || { note="iperf3: $(awk -F'"' '/"error"/ { print $4 }' "$tmp/iperf3.json")"; return 1; }
@@ -483,6 +486,7 @@ summarise() {
     printf 'cores\t%s\n' "$(nproc)"
     printf 'kernel\t%s\n' "$(uname -r)"
     printf 'seconds\t%s\n' "$seconds"
+    printf 'congestion\t%s\n' "$congestion"
     printf 'baseline\t%s\n' "$baseline"
   } >"$tmp/machine.tsv"
   for form in txt json svg; do

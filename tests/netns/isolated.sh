@@ -67,11 +67,12 @@ oracle_start() {
   spawn oracle near tcpdump -U --immediate-mode -n -i to_far -w "$tmp/oracle.pcap"
   wait_for 5 test -s "$tmp/oracle.pcap"
 }
-# What left that is neither the tunnel nor ARP or neighbour discovery.
+# What left that is neither the tunnel nor ARP, neighbour discovery or the kernel's multicast listener reports, which
+# carry a hop-by-hop header before their ICMPv6.
 oracle_stop() {
   sleep 0.3
   stop oracle INT
-  tcpdump -n -r "$tmp/oracle.pcap" 'not arp and not (udp port 51820) and not icmp6' 2>/dev/null
+  tcpdump -n -r "$tmp/oracle.pcap" 'not arp and not (udp port 51820) and not icmp6 and not (ip6[6] = 0 and dst net ff02::/16)' 2>/dev/null
 }
 
 # The attempts, each of which leaves by the uplink where there is one.
