@@ -111,7 +111,7 @@ simulation() {
 
 # ---- network namespaces ---------------------------------------------------------------------------------------------
 
-# A script's head may say "# timeout: SECONDS" and "# also with: tsan asan" (the builds it runs with besides release).
+# A script's head may say "# timeout: SECONDS", "# alone: REASON" and "# also with: tsan asan" (the builds it runs with besides release).
 head_field() { sed -nE "1,40s/^# $2: *(.*)$/\1/p" "$1" | head -n 1; }
 
 # namespace_test SCRIPT PRESET SUITE
@@ -140,16 +140,34 @@ namespace_test() {
   esac
 }
 
+# pool JOBS TEST…: runs these tests, each "SCRIPT PRESET SUITE", JOBS at a time. What a failed one prints stays together.
+pool() {
+  local jobs=$1 test words
+  shift
+  for test in "$@"; do
+    read -ra words <<<"$test"
+    while (($(jobs -rp | wc -l) >= jobs)); do wait -n || true; done
+    { report=$(namespace_test "${words[@]}"); [[ -z $report ]] || echo "$report"; } &
+  done
+  wait
+}
+
+# Most scripts wait more than they work, in namespaces of their own: they run side by side. One that measures, or needs the
+# whole machine, says "# alone: REASON".
 namespaces() {
-  local script preset start=$SECONDS ran=0
+  local script preset start=$SECONDS shared=() alone=()
   for script in tests/netns/*.sh; do
     [[ $script != */@(lib|lab).sh && -f $script ]] || continue
     matches "netns/${script##*/}" || continue
-    ran=1
-    namespace_test "$script" release namespaces
-    for preset in $(head_field "$script" "also with"); do namespace_test "$script" "$preset" "namespaces-$preset"; done
+    local -n list=$([[ -n $(head_field "$script" alone) ]] && echo alone || echo shared)
+    list+=("$script release namespaces")
+    for preset in $(head_field "$script" "also with"); do list+=("$script $preset namespaces-$preset"); done
+    unset -n list
   done
-  ((!ran)) || echo "test: namespaces, $((SECONDS - start)) s"
+  ((${#shared[@]} + ${#alone[@]})) || return 0
+  pool "$jobs" ${shared[@]+"${shared[@]}"}
+  pool 1 ${alone[@]+"${alone[@]}"}
+  echo "test: namespaces, $((SECONDS - start)) s"
 }
 
 # ---- the sum --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 # stands between a packet and the uplink.
 #
 # timeout: 240
+# alone: it counts milliseconds
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/lab.sh"
 require_tools jq

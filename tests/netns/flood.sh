@@ -6,6 +6,7 @@
 #   [mallory] 192.0.2.129 ---- veth ---- 192.0.2.130 [ours]
 #
 # timeout: 120
+# alone: its load takes all cores
 # also with: asan
 . "$(dirname "$0")/lib.sh"
 require_tools wg iperf3 ping

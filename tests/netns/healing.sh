@@ -3,6 +3,7 @@
 # changes only what is different. Topology: lab.sh.
 #
 # timeout: 170
+# alone: it counts milliseconds
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/lab.sh"
 require_tools jq ping

@@ -9,6 +9,7 @@
 #   #
 #   # timeout: 60            (seconds; default 180)
 #   # also with: tsan        (the builds it runs with besides release)
+#   # alone: REASON          (it measures, or needs the whole machine: no other script runs beside it)
 #   . "$(dirname "$0")/lib.sh"
 #   require_tools wg wireguard-go
 #   host alice; host bob

@@ -6,6 +6,7 @@
 #    wg0   10.9.0.1                  10.9.0.2  wg0
 #
 # timeout: 120
+# alone: its load takes all cores
 . "$(dirname "$0")/lib.sh"
 require_tools wg iperf3 ping
 

@@ -5,6 +5,7 @@
 #   [near] 192.0.2.1 ---- veth ---- 192.0.2.2 [far]       [inside]: only the moved link
 #
 # timeout: 170
+# alone: it counts milliseconds
 # also with: asan
 . "$(dirname "$0")/lib.sh"
 require_tools wg ping

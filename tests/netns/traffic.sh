@@ -6,6 +6,7 @@
 #    wg0   10.9.0.1, fd09::1         10.9.0.2, fd09::2  wg0
 #
 # timeout: 170
+# alone: its load takes all cores
 # also with: asan tsan
 . "$(dirname "$0")/lib.sh"
 require_tools wg iperf3 ping
