@@ -5,8 +5,9 @@
 namespace adit {
 
 Failure FromError(const Error& error) {
-  const bool environment = error.code == EPERM || error.code == EACCES || error.code == ENOENT ||
-                           error.code == ENODEV || error.code == EOPNOTSUPP;
+  // Not ENODEV: a link that somebody deletes while we set it up is no lack of the machine.
+  const bool environment =
+      error.code == EPERM || error.code == EACCES || error.code == ENOENT || error.code == EOPNOTSUPP;
   return {environment ? ExitCode::kEnvironment : ExitCode::kFailure, error.message};
 }
 

@@ -45,7 +45,8 @@ Result<Fd> OpenTun() {
     case ENOENT:
     case ENODEV:
     case ENXIO:
-      return FailErrno(code,
+      // Not ENODEV, which is also what a link says that somebody has deleted.
+      return FailErrno(code == ENODEV ? EOPNOTSUPP : code,
                        "there is no TUN driver behind {}: run `modprobe tun`, or in a container add the device "
                        "(--device /dev/net/tun)",
                        kTunPath);
