@@ -62,6 +62,20 @@ n server ip address add 192.0.2.4/24 dev to_client
 n client wg set wg0 peer "$(cat "$tmp/server.pub")" endpoint 192.0.2.4:51821
 check "written to its second address, the server answers" ping_once
 check "... from that address: the client's endpoint stays" equal 192.0.2.4:51821 "$(endpoint client)"
+check "... also to what the server sends of itself" n server ping -c 1 -W 3 10.9.0.1
+check "... (the control for what follows)" equal 192.0.2.4:51821 "$(endpoint client)"
+# Another mark or port may mean another way out: the source is the kernel's choice again.
+n server wg set wg0 fwmark 0x77
+check "another mark: the server's next packet" n server ping -c 1 -W 3 10.9.0.1
+check "... leaves from what the kernel chooses" equal 192.0.2.2:51821 "$(endpoint client)"
+n client wg set wg0 peer "$(cat "$tmp/server.pub")" endpoint 192.0.2.4:51821
+check "written to its second address again" ping_once
+n server wg set wg0 listen-port 51822
+check "another port: the server's next packet" n server ping -c 1 -W 3 10.9.0.1
+check "... leaves from what the kernel chooses" equal 192.0.2.2:51822 "$(endpoint client)"
+n server wg set wg0 listen-port 51821 fwmark 0
+n client wg set wg0 peer "$(cat "$tmp/server.pub")" endpoint 192.0.2.4:51821
+check "back to where we were" ping_once
 # Sticky, but not too sticky: the address goes, the kernel chooses another, the peer follows.
 n server ip address delete 192.0.2.4/24 dev to_client
 check "the address goes: the server's next packet leaves from another" n server ping -c 1 -W 3 10.9.0.1
