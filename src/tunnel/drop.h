@@ -11,6 +11,7 @@ namespace adit {
 enum class DropReason : std::uint8_t {
   // outbound
   kMalformedIp,           // from the TUN: no IP packet, or header fields that contradict it
+  kTooLong,               // with header and tag no datagram can hold it: the MTU is above kMaxInnerBytes
   kNoPeerForDestination,  // no allowed IP covers the destination
   kNoEndpoint,            // the peer's address is not known yet
   kStagedFull,            // waiting for a handshake, and the queue is full: the oldest goes

@@ -14,14 +14,23 @@ constexpr std::uint8_t kHops = 64;
 
 constexpr std::size_t kIpv4HeaderBytes = 20;
 constexpr std::size_t kIpv6HeaderBytes = 40;
-constexpr std::size_t kIcmpHeaderBytes = 8;  // type, code, checksum, four unused bytes
+constexpr std::size_t kIcmpHeaderBytes = 8;  // type, code, checksum, four bytes that only "too big" uses
 
 // How much of an answer a host must be ready to take: RFC 1812, 4.3.2.3 and RFC 4443, 2.4 (c).
 constexpr std::size_t kMaxIpv4Answer = 576;
 constexpr std::size_t kMaxIpv6Answer = 1280;
 
-constexpr std::uint8_t kDestinationUnreachable = 3, kHostUnreachable = 1;       // ICMP
-constexpr std::uint8_t kV6DestinationUnreachable = 1, kAddressUnreachable = 3;  // ICMPv6
+// What an answer says.
+struct Verdict {
+  std::uint8_t type;
+  std::uint8_t code;
+  std::uint32_t rest = 0;  // the second half of the header
+};
+constexpr Verdict kHostUnreachable{3, 1};       // ICMP: destination unreachable
+constexpr Verdict kAddressUnreachableV6{1, 3};  // ICMPv6: the same
+// Fragmentation needed (RFC 1191, 4) and packet too big (RFC 4443, 3.2).
+constexpr Verdict TooBigV4(std::uint16_t mtu) { return {3, 4, mtu}; }
+constexpr Verdict TooBigV6(std::uint16_t mtu) { return {2, 0, mtu}; }
 
 // The Internet checksum (RFC 1071); `sum` carries the pseudo header in.
 std::uint16_t Checksum(Bytes bytes, std::uint32_t sum = 0) {
@@ -84,13 +93,14 @@ bool MayAnswerV6(Bytes packet, const IpPacket& ip) {
 }
 
 // The ICMP part: header and as much of the packet as there is room for. Its checksum is filled in by the caller.
-void WriteIcmp(MutableBytes icmp, std::uint8_t type, std::uint8_t code, Bytes packet) {
-  icmp[0] = type;
-  icmp[1] = code;
+void WriteIcmp(MutableBytes icmp, const Verdict& verdict, Bytes packet) {
+  icmp[0] = verdict.type;
+  icmp[1] = verdict.code;
+  Store(&icmp[4], U32Be(verdict.rest));
   std::ranges::copy(packet.first(icmp.size() - kIcmpHeaderBytes), icmp.begin() + kIcmpHeaderBytes);
 }
 
-std::vector<std::uint8_t> AnswerV4(Bytes packet, const IpAddress& from, const IpAddress& to) {
+std::vector<std::uint8_t> AnswerV4(Bytes packet, const Verdict& verdict, const IpAddress& from, const IpAddress& to) {
   const std::size_t size = std::min(kIpv4HeaderBytes + kIcmpHeaderBytes + packet.size(), kMaxIpv4Answer);
   std::vector<std::uint8_t> answer(size);
   const MutableBytes header = MutableBytes(answer).first(kIpv4HeaderBytes);
@@ -104,12 +114,12 @@ std::vector<std::uint8_t> AnswerV4(Bytes packet, const IpAddress& from, const Ip
   Store(&header[10], U16Be(Checksum(header)));
 
   const MutableBytes icmp = MutableBytes(answer).subspan(kIpv4HeaderBytes);
-  WriteIcmp(icmp, kDestinationUnreachable, kHostUnreachable, packet);
+  WriteIcmp(icmp, verdict, packet);
   Store(&icmp[2], U16Be(Checksum(icmp)));
   return answer;
 }
 
-std::vector<std::uint8_t> AnswerV6(Bytes packet, const IpAddress& from, const IpAddress& to) {
+std::vector<std::uint8_t> AnswerV6(Bytes packet, const Verdict& verdict, const IpAddress& from, const IpAddress& to) {
   const std::size_t size = std::min(kIpv6HeaderBytes + kIcmpHeaderBytes + packet.size(), kMaxIpv6Answer);
   std::vector<std::uint8_t> answer(size);
   const MutableBytes header = MutableBytes(answer).first(kIpv6HeaderBytes);
@@ -121,7 +131,7 @@ std::vector<std::uint8_t> AnswerV6(Bytes packet, const IpAddress& from, const Ip
   std::ranges::copy(from.bytes(), &header[8]);
   std::ranges::copy(to.bytes(), &header[24]);
 
-  WriteIcmp(icmp, kV6DestinationUnreachable, kAddressUnreachable, packet);
+  WriteIcmp(icmp, verdict, packet);
   // The pseudo header (RFC 8200, 8.1): both addresses, length, protocol.
   const std::uint32_t addresses = std::uint32_t{Checksum(header.subspan(8, 32))} ^ 0xffff;
   const std::uint32_t pseudo_header = addresses + static_cast<std::uint32_t>(icmp.size()) + kProtocolIcmpV6;
@@ -129,16 +139,27 @@ std::vector<std::uint8_t> AnswerV6(Bytes packet, const IpAddress& from, const Ip
   return answer;
 }
 
-}  // namespace
-
-std::optional<std::vector<std::uint8_t>> BuildUnreachable(Bytes packet, const std::optional<IpAddress>& source) {
+std::optional<std::vector<std::uint8_t>> Answer(Bytes packet, const Verdict& v4, const Verdict& v6,
+                                                const std::optional<IpAddress>& source) {
   const auto ip = ParseIp(packet);
   if (!ip) return std::nullopt;
   if (!(ip->is_v4() ? MayAnswerV4(packet, *ip) : MayAnswerV6(packet, *ip))) return std::nullopt;
 
   const IpAddress from = source && source->is_v4() == ip->is_v4() ? *source : ip->destination_address();
   const Bytes trimmed = packet.first(ip->total_bytes);
-  return ip->is_v4() ? AnswerV4(trimmed, from, ip->source_address()) : AnswerV6(trimmed, from, ip->source_address());
+  return ip->is_v4() ? AnswerV4(trimmed, v4, from, ip->source_address())
+                     : AnswerV6(trimmed, v6, from, ip->source_address());
+}
+
+}  // namespace
+
+std::optional<std::vector<std::uint8_t>> BuildUnreachable(Bytes packet, const std::optional<IpAddress>& source) {
+  return Answer(packet, kHostUnreachable, kAddressUnreachableV6, source);
+}
+
+std::optional<std::vector<std::uint8_t>> BuildTooBig(Bytes packet, std::uint16_t mtu,
+                                                     const std::optional<IpAddress>& source) {
+  return Answer(packet, TooBigV4(mtu), TooBigV6(mtu), source);
 }
 
 bool IcmpLimiter::Allow(Instant now) {

@@ -1,5 +1,5 @@
-// "Host unreachable" for a packet that no peer can take, so that a program learns at once what would else be a
-// timeout (RFC 792, RFC 1122 3.2.2, RFC 1812 4.3.2, RFC 4443).
+// "Host unreachable" for a packet that no peer can take and "too big" for one that no datagram can hold, so that a
+// program learns at once what would else be a timeout (RFC 792, RFC 1122 3.2.2, RFC 1191, RFC 1812 4.3.2, RFC 4443).
 #pragma once
 
 #include <cstdint>
@@ -22,6 +22,10 @@ namespace adit {
 // Empty where an answer is forbidden: to ICMP errors, to fragments but the first, to what went to a multicast or
 // broadcast address or claims to come from one or from nowhere, and to what is no IP packet.
 std::optional<std::vector<std::uint8_t>> BuildUnreachable(Bytes packet, const std::optional<IpAddress>& source);
+
+// ICMP 3/4 or ICMPv6 2/0 under the same rules: packets to there may have `mtu` bytes.
+std::optional<std::vector<std::uint8_t>> BuildTooBig(Bytes packet, std::uint16_t mtu,
+                                                     const std::optional<IpAddress>& source);
 
 // How many of them a device sends: a token bucket of kIcmpAnswersPerSecond with kIcmpAnswersBurst. Any thread.
 class IcmpLimiter {

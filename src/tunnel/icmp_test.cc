@@ -68,6 +68,20 @@ TEST(Icmp, AnswersIpv4WithHostUnreachable_CONF87) {
   EXPECT_EQ(ToHex(Bytes(*answer).subspan(28)), ToHex(packet));
 }
 
+TEST(Icmp, SaysHowLongAPacketMayBe) {
+  const auto v4 = BuildTooBig(V4("10.0.0.2", "192.0.2.9", 17, Ascending(1400)), 0x1234, Ip("10.0.0.1"));
+  ASSERT_TRUE(v4);
+  EXPECT_EQ(ToHex(Bytes(*v4).subspan(20, 2)), "0304");
+  EXPECT_EQ(ToHex(Bytes(*v4).subspan(24, 4)), "00001234");  // RFC 1191, 4: two unused bytes, then the MTU
+  EXPECT_EQ(Sum(Bytes(*v4).subspan(20)), 0xffff);
+  const auto v6 = BuildTooBig(V6("fd00::2", "2001:db8::9", 17, Ascending(1400)), 0x1234, Ip("fd00::1"));
+  ASSERT_TRUE(v6);
+  EXPECT_EQ(ToHex(Bytes(*v6).subspan(40, 2)), "0200");
+  EXPECT_EQ(ToHex(Bytes(*v6).subspan(44, 4)), "00001234");  // RFC 4443, 3.2
+  const auto error = V4("10.0.0.2", "192.0.2.9", 1, Bytes(*v4).subspan(20));
+  EXPECT_FALSE(BuildTooBig(error, 1280, std::nullopt)) << "no answer to an ICMP error";
+}
+
 TEST(Icmp, AnswersIpv6WithAddressUnreachable_CONF87) {
   for (const std::size_t payload : {0u, 1u, 40u, 41u, 1500u}) {
     const auto packet = V6("fd00::2", "2001:db8::9", 17, Ascending(payload));

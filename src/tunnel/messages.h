@@ -60,6 +60,8 @@ struct DataHeader {
 static_assert(sizeof(DataHeader) == 16 && alignof(DataHeader) == 1);
 
 inline constexpr std::size_t kDataOverhead = sizeof(DataHeader) + kTagBytes;
+// The longest inner packet: with header and tag it fills the largest UDP datagram over IPv4, 65,507 bytes.
+inline constexpr std::size_t kMaxInnerBytes = 65507 - kDataOverhead;
 inline constexpr std::size_t kKeepaliveBytes = kDataOverhead;  // a data message with nothing in it
 
 // What a datagram is: a known type, reserved bytes zero, and exactly the type's length (data: at least kDataOverhead).

@@ -74,12 +74,20 @@ bool Outbound::Add(Bytes head, MutableBytes body, Instant now) {
         ip->is_v4() ? table.allowed_ips->LookupV4(ip->destination) : table.allowed_ips->LookupV6(ip->destination);
     if (!id) {
       Drop(DropReason::kNoPeerForDestination);
-      AnswerUnreachable(head, body, now);
+      Answer(head, body, now, &BuildUnreachable);
       return true;
     }
     last_owner_.is_v4 = ip->is_v4();
     std::memcpy(last_owner_.address.data(), ip->destination, address_bytes);
     last_owner_.peer = &table.Find(*id);
+  }
+
+  if (size > kMaxInnerBytes) {
+    Drop(DropReason::kTooLong);
+    Answer(head, body, now, [](Bytes packet, const std::optional<IpAddress>& source) {
+      return BuildTooBig(packet, kMaxInnerBytes, source);
+    });
+    return true;
   }
 
   Pending packet;
@@ -117,7 +125,7 @@ void Outbound::Reserve(Instant now) {
       case SendVerdict::kNoEndpoint:
         Drop(DropReason::kNoEndpoint, packets.size());
         for (const Pending& packet : packets) {
-          AnswerUnreachable(packet.head, MutableBytes(packet.body, packet.body_bytes), now);
+          Answer(packet.head, MutableBytes(packet.body, packet.body_bytes), now, &BuildUnreachable);
         }
         break;
       case SendVerdict::kRemoved:
@@ -199,7 +207,7 @@ std::size_t Outbound::PlaceRun(const std::shared_ptr<Peer>& peer, const Keypair&
   for (std::size_t i = 0; i < packets.size(); ++i) {
     const Pending& packet = packets[i];
     const std::size_t size = packet.head.size() + packet.body_bytes;
-    const std::size_t padding = PaddingBytes(size, mtu);
+    const std::size_t padding = std::min(PaddingBytes(size, mtu), kMaxInnerBytes - size);
     std::uint8_t* const message = memory.data() + used;
     const std::size_t message_bytes = sizeof(DataHeader) + size + padding + kAeadTagBytes;
     CHECK(used + message_bytes <= memory.size());
@@ -290,11 +298,11 @@ bool Outbound::Stage(const std::shared_ptr<Peer>& peer, std::span<const Pending>
 
 void Outbound::ReleaseStaged(std::size_t bytes) { exchange_.staged_bytes.fetch_sub(bytes, std::memory_order_relaxed); }
 
-void Outbound::AnswerUnreachable(Bytes head, Bytes body, Instant now) {
+void Outbound::Answer(Bytes head, Bytes body, Instant now, BuildAnswer build) {
   if (!exchange_.icmp_limiter.Allow(now)) return;
   std::vector<std::uint8_t> packet(head.begin(), head.end());
   packet.insert(packet.end(), body.begin(), body.end());
-  if (auto answer = BuildUnreachable(packet, std::nullopt)) icmp_answers_.push_back(std::move(*answer));
+  if (auto answer = build(packet, std::nullopt)) icmp_answers_.push_back(std::move(*answer));
 }
 
 void Outbound::Drop(DropReason reason, std::size_t count) { exchange_.drops.Add(reason, count); }

@@ -117,7 +117,10 @@ class Outbound {
   static std::vector<Pending> PendingOf(std::deque<StagedPacket>& staged);
   MutableBytes FreeArena() const { return arena_.subspan(arena_used_); }
   void ReleaseStaged(std::size_t bytes);
-  void AnswerUnreachable(Bytes head, Bytes body, Instant now);
+  using BuildAnswer = std::optional<std::vector<std::uint8_t>> (*)(Bytes packet,
+                                                                   const std::optional<IpAddress>& source);
+  // Within the limits for ICMP.
+  void Answer(Bytes head, Bytes body, Instant now, BuildAnswer build);
   // True if they need not wait: there is a session by now.
   [[nodiscard]] bool Stage(const std::shared_ptr<Peer>& peer, std::span<const Pending> packets, Instant now);
   void Drop(DropReason reason, std::size_t count = 1);

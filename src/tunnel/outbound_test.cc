@@ -108,6 +108,19 @@ TEST_F(OutboundTest, AnswersForAPeerWhoseAddressIsUnknown_CONF87) {
   EXPECT_TRUE(alice().peer(carol.public_key())->staged.empty());
 }
 
+TEST_F(OutboundTest, AnswersWhatNoDatagramCanHold) {
+  alice().Send(TestPair::ToBob(kMaxInnerBytes));
+  EXPECT_EQ(alice().drops(DropReason::kTooLong), 0u);
+  EXPECT_TRUE(alice().icmp_answers.empty());
+  alice().Send(TestPair::ToBob(kMaxInnerBytes + 1));
+  EXPECT_EQ(alice().drops(DropReason::kTooLong), 1u);
+  ASSERT_EQ(alice().icmp_answers.size(), 1u);
+  const Packet& answer = alice().icmp_answers[0];
+  EXPECT_EQ(answer[20], 3);  // destination unreachable
+  EXPECT_EQ(answer[21], 4);  // fragmentation needed
+  EXPECT_EQ(LoadAs<U16Be>(&answer[26]), kMaxInnerBytes);
+}
+
 TEST_F(OutboundTest, DropsWhatIsNoIpPacketWithoutAnAnswer_CONF87) {
   Packet wrong_version = TestPair::ToBob(), too_long = TestPair::ToBob();
   wrong_version[0] = 0x55;
@@ -438,10 +451,13 @@ TEST_F(OutboundTest, WhatWaitedGoesOutWithABatchThatIsFullAlready) {
 
 TEST_F(OutboundTest, TakesThePacketOfGreatestLength) {
   pair_.Connect();
-  const Packet packet = TestPair::ToBob(65'535 - 32 - 28);
-  alice().Send(packet);
-  pair_.Drive();
-  EXPECT_EQ(bob().received, Packets{packet});
+  for (const std::size_t bytes : {kMaxInnerBytes - 17, kMaxInnerBytes - 1, kMaxInnerBytes}) {
+    const Packet packet = TestPair::ToBob(bytes);
+    alice().Send(packet);
+    pair_.Drive();
+    EXPECT_EQ(bob().received.back(), packet);
+    EXPECT_LE(alice().sent.back().bytes.size(), 65'507u) << "or UDP cannot carry it";
+  }
 }
 
 TEST_F(OutboundTest, CountsTheBytesOfWhatWasSent_CONF93) {
