@@ -8,7 +8,7 @@ namespace adit {
 namespace {
 
 TEST(Outcome, ALackOfTheMachineIsNotAFailureOfTheMoment) {
-  for (const int code : {EPERM, EACCES, ENOENT, EOPNOTSUPP}) {
+  for (const int code : {EPERM, EACCES, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT}) {
     EXPECT_EQ(FromError(Error{.message = "x", .code = code}).code, ExitCode::kEnvironment) << code;
   }
   // ENODEV: the link was deleted while it came up.

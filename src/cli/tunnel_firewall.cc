@@ -68,10 +68,7 @@ OutcomeOf<std::unique_ptr<Firewall>> RaiseFirewall(const RoutingConfig& config, 
 Status ReloadFirewall(Firewall& firewall, const RoutingConfig& config, const Plan& plan) {
   auto snapshot = SnapshotNow();
   if (!snapshot) return std::unexpected(snapshot.error());
-  FirewallConfig wanted = MakeFirewallConfig(config, plan, *snapshot);
-  wanted.kill_switch = firewall.config().kill_switch;
-  wanted.gateway = firewall.config().gateway;
-  return firewall.Update(wanted);
+  return firewall.Reload(MakeFirewallConfig(config, plan, *snapshot), *snapshot);
 }
 
 Status RefreshLan(Firewall& firewall, const RoutingConfig& config) {

@@ -18,8 +18,7 @@ OutcomeOf<std::unique_ptr<Firewall>> RaiseFirewall(const RoutingConfig& config, 
 // What must be on the engine's sockets: the plan's mark, or the firewall's where no rule needs one. 0: none.
 std::uint32_t MarkFor(const RoutingConfig& config, const Plan& plan);
 
-// After the configuration changed. What decides whether there is a firewall at all, and the sysctls of a gateway, stay
-// until the next `up`.
+// After the configuration changed, for a firewall that is still wanted.
 Status ReloadFirewall(Firewall& firewall, const RoutingConfig& config, const Plan& plan);
 // The LAN of this moment, after links or addresses changed.
 Status RefreshLan(Firewall& firewall, const RoutingConfig& config);

@@ -105,6 +105,7 @@ class TunnelRun {
   Outcome Configure();
   Outcome ApplyRouting(const Plan& plan);
   Outcome RaiseFirewallFor(const RoutingConfig& config, const Plan& plan);
+  Status FollowFirewall(const RoutingConfig& config, const Plan& plan);
   void EndOldFlows(const RoutingConfig& config);
   void LookAfterFirewall();
   Outcome WaitForHandshake(std::chrono::seconds wait);
@@ -148,7 +149,8 @@ class TunnelRun {
 
 void TunnelRun::Warn(const std::string& text) {
   PrintWarning(text);
-  facts_.warnings.push_back(text);
+  // A reload finds the same again.
+  if (std::ranges::find(facts_.warnings, text) == facts_.warnings.end()) facts_.warnings.push_back(text);
 }
 
 std::string TunnelRun::StatusLine(bool show_keys) const {
@@ -475,6 +477,13 @@ Status TunnelRun::SetMark(std::uint32_t mark) {
   return {};
 }
 
+// The firewall of a file read again: changed, or raised where there was none.
+Status TunnelRun::FollowFirewall(const RoutingConfig& config, const Plan& plan) {
+  if (firewall_) return ReloadFirewall(*firewall_, config, plan);
+  if (auto raised = RaiseFirewallFor(config, plan); !raised) return Fail("{}", raised.error().message);
+  return {};
+}
+
 // All of it, or nothing: the routing is planned before the device changes, and the device goes back if the routing
 // cannot follow.
 Status TunnelRun::Reload() {
@@ -501,9 +510,36 @@ Status TunnelRun::Reload() {
 
   const auto plan = routing_->PlanAgain(ToRoutingConfig(loaded->conf, endpoints, name_));
   if (!plan) return stays(plan.error().message);
-  const DeviceUpdate update = MakeSyncUpdate(ToDeviceUpdate(loaded->conf, endpoints), engine_->GetDevice());
-  if (const int error = engine_->SetDevice(update); error != 0) return stays(std::strerror(error));
+  const RoutingConfig wanted = ToRoutingConfig(loaded->conf, endpoints, name_);
   const std::uint32_t old_mark = SocketMark(routing_->plan());
+  // What refuses more comes before anything else changes, what refuses less after it: at every moment only that leaves
+  // which the old or the new file lets out. In between both stand.
+  const bool had_firewall = firewall_ != nullptr;
+  const FirewallConfig old_firewall = had_firewall ? firewall_->config() : FirewallConfig{};
+  const bool closes = old_firewall.kill_switch == KillSwitch::kOff && wanted.kill_switch != KillSwitch::kOff;
+  RoutingConfig strict = wanted;
+  if (strict.kill_switch == KillSwitch::kOff) strict.kill_switch = old_firewall.kill_switch;
+  strict.dns_guard |= old_firewall.dns_guard;
+  const bool opens = strict.kill_switch != wanted.kill_switch || strict.dns_guard != wanted.dns_guard;
+  if (WantsFirewall(strict)) {
+    if (Status followed = FollowFirewall(strict, *plan); !followed) return stays(followed.error().message);
+  }
+  const auto firewall_goes_back = [&] {
+    Status back;
+    if (!had_firewall && firewall_) {
+      back = firewall_->Discard();
+      firewall_.reset();
+    } else if (had_firewall) {
+      const auto snapshot = SnapshotNow();
+      back = snapshot ? firewall_->Reload(old_firewall, *snapshot) : std::unexpected(snapshot.error());
+    }
+    if (!back) spdlog::error("the firewall does not go back: {}", back.error().message);
+  };
+  const DeviceUpdate update = MakeSyncUpdate(ToDeviceUpdate(loaded->conf, endpoints), engine_->GetDevice());
+  if (const int error = engine_->SetDevice(update); error != 0) {
+    firewall_goes_back();
+    return stays(std::strerror(error));
+  }
   const std::uint32_t mark = SocketMark(*plan);
   Status routed;
   // Unmarked sockets must not meet rules that count on a mark.
@@ -515,6 +551,7 @@ Status TunnelRun::Reload() {
     DeviceUpdate back = MakeSyncUpdate(ToDeviceUpdate(conf_, endpoints_), engine_->GetDevice());
     back.fwmark = old_mark;
     engine_->SetDevice(back);
+    firewall_goes_back();
     return stays(routed.error().message);
   }
   for (const std::string& warning : plan->warnings) spdlog::warn("{}", warning);
@@ -530,17 +567,22 @@ Status TunnelRun::Reload() {
   }
   conf_ = std::move(loaded->conf);
   endpoints_ = std::move(endpoints);
-  if (firewall_) {
-    if (Status followed = ReloadFirewall(*firewall_, ToRoutingConfig(conf_, endpoints_, name_), *plan); !followed) {
-      spdlog::error("the firewall does not follow: {}", followed.error().message);
-    }
+  Status opened;
+  if (firewall_ && !WantsFirewall(wanted)) {
+    opened = firewall_->Discard();
+    if (opened) firewall_.reset();
+  } else if (opens) {
+    opened = FollowFirewall(wanted, *plan);
   }
+  if (closes) EndOldFlows(wanted);
+  LookAfterFirewall();  // endpoints may have roamed from where the file says
   keeper_->Watch(conf_.peers, found);
   WriteTableNames(name_, plan->specific_table, plan->catch_all_table);
   facts_.addresses.clear();
   for (const auto& address : conf_.interface.addresses) facts_.addresses.push_back(address.ToString());
   monitor_->Verify();
   for (const std::string& finding : routing_->findings()) spdlog::warn("{}", finding);
+  if (!opened) return Fail("reloaded, but the firewall stays as it was: {}", opened.error().message);
   spdlog::info("reloaded {} peers from {}", conf_.peers.size(), file_);
   return {};
 }

@@ -200,6 +200,13 @@ Status Firewall::Down() {
   return journal_.Remove();
 }
 
+Status Firewall::Discard() {
+  for (Op& op : applied_) {
+    if (auto* table = std::get_if<AddTable>(&op)) table->stays = false;
+  }
+  return Down();
+}
+
 Status Firewall::Replace() {
   nft::Table table = MakeFirewallTable(config_);
   if (Status committed = CommitTable(socket_, table); !committed) return committed;
@@ -248,6 +255,51 @@ Status Firewall::Update(const FirewallConfig& config) {
   config_ = std::move(wanted);
   table_ = std::move(table);
   return {};
+}
+
+Status Firewall::StopBeingGateway() {
+  std::vector<Op> settings = applied_;
+  std::erase_if(settings, [](const Op& op) { return !std::holds_alternative<SetSysctl>(op); });
+  FirewallTarget target(socket_, nullptr);
+  if (Status undone = UndoOps(target, settings); !undone) return undone;
+  std::erase_if(applied_, [](const Op& op) { return std::holds_alternative<SetSysctl>(op); });
+  return {};
+}
+
+Status Firewall::Reload(const FirewallConfig& config, const NetSnapshot& snapshot) {
+  const FirewallConfig before = config_;
+  const bool was_gateway = before.gateway;
+  if (Status updated = Update(config); !updated)
+    return FailErrno(updated.error().code, "{}", RefusalOf(updated.error(), config));
+  Status outcome;
+  std::vector<Op> settings;
+  if (config.gateway && !was_gateway) {
+    settings = FirewallOps(config, snapshot);
+    std::erase_if(settings, [](const Op& op) { return !std::holds_alternative<SetSysctl>(op); });
+    FirewallTarget target(socket_, &config_);
+    outcome = ApplyOps(target, journal_, settings).status;
+    if (outcome) std::ranges::copy(settings, std::back_inserter(applied_));
+  } else if (!config.gateway && was_gateway) {
+    outcome = StopBeingGateway();
+  }
+  // A crash between here and the table leaves it as the former configuration would have: to be undone, or to stay.
+  if (outcome && (config.kill_switch != before.kill_switch || config.gateway != was_gateway)) {
+    std::vector<Op> ops = applied_;
+    for (Op& op : ops) {
+      if (auto* table = std::get_if<AddTable>(&op)) table->stays = config.kill_switch == KillSwitch::kAlways;
+    }
+    outcome = journal_.Rewrite(ops);
+    if (outcome) applied_ = std::move(ops);
+  }
+  if (outcome) return {};
+  Error error = outcome.error();
+  if (config.gateway && !was_gateway) {
+    if (Status undone = StopBeingGateway(); !undone) error.message += "; and: " + undone.error().message;
+  }
+  if (Status back = Update(before); !back) {
+    error.message += "; and putting back the table failed: " + back.error().message;
+  }
+  return std::unexpected(error);
 }
 
 Status Firewall::SetEndpoints(std::vector<SocketAddress> endpoints) {

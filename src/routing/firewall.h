@@ -55,6 +55,9 @@ class Firewall {
   // Takes everything back; a KillSwitch = always stays closed. What others changed meanwhile is left as it is.
   Status Down();
 
+  // The same, but a KillSwitch = always goes too: the file does not say so any more.
+  Status Discard();
+
   // Makes the table anew if somebody removed or changed it (an event told so, and was not of our port_id). With a
   // kernel that keeps owned tables (6.9) there is nothing to do, as nobody can.
   Status Reapply();
@@ -66,6 +69,9 @@ class Firewall {
   // Follows what changed: sets by their elements, port forwardings by their chain, and all the rest by replacing the
   // table whole. Counters survive the former two.
   Status Update(const FirewallConfig& config);
+  // From one configuration to another, kill switch and gateway too: the table in one transaction, the settings of a
+  // gateway when its table stands. On an error everything is as before.
+  Status Reload(const FirewallConfig& config, const NetSnapshot& snapshot);
   // Parts of it, for callers who know what changed.
   Status SetEndpoints(std::vector<SocketAddress> endpoints);
   Status SetLan(std::vector<Prefix> lan);
@@ -81,6 +87,7 @@ class Firewall {
   Firewall(FirewallConfig config, NftSocket socket, Journal journal)
       : config_(std::move(config)), socket_(std::move(socket)), journal_(std::move(journal)) {}
   Status Replace();
+  Status StopBeingGateway();
 
   FirewallConfig config_;
   NftSocket socket_;
