@@ -25,9 +25,15 @@ constexpr Duration kStopTimeout = 60s;
 constexpr auto kGonePoll = std::chrono::milliseconds(2);
 constexpr auto kGoneTimeout = std::chrono::seconds(10);
 
+// Of what a tunnel changes on the machine.
+bool HasLeftChanges(const std::string& name, const RunFiles& files) {
+  return access(files.journal.c_str(), F_OK) == 0 || access(files.firewall.c_str(), F_OK) == 0 ||
+         HasLeftDns(name, files);
+}
+
 bool HasLeftovers(const std::string& name, const RunFiles& files) {
-  return access(files.journal.c_str(), F_OK) == 0 || access(files.socket.c_str(), F_OK) == 0 ||
-         access(files.firewall.c_str(), F_OK) == 0 || access(files.lock.c_str(), F_OK) == 0 || HasLeftDns(name, files);
+  return HasLeftChanges(name, files) || access(files.socket.c_str(), F_OK) == 0 ||
+         access(files.lock.c_str(), F_OK) == 0;
 }
 
 // REQUIRES: the lock is held, so nobody runs it.
@@ -115,14 +121,15 @@ Outcome RunDown(const DownCommand& command) {
     return FailWith(ExitCode::kFailure, "{} does not stop: {}", name, lock.error().message);
   }
   if (!lock) return FailFrom(lock.error());
-  TellOfKillSwitch(name);
-  if (answer && *answer == "ok") return {};
-  if (answer) return FailWith(ExitCode::kFailure, "{} is down, but: {}", name, *answer);
-  if (answer.error().code == ECONNRESET) {
-    // It ended by itself, or was stopped by somebody else, while we asked.
-    if (access(files.journal.c_str(), F_OK) != 0) return {};
+  const bool has_ended_by_itself =  // or was stopped by somebody else, while we asked
+      !answer && answer.error().code == ECONNRESET && !HasLeftChanges(name, files);
+  if (answer || has_ended_by_itself) {
+    TellOfKillSwitch(name);
+    if (!answer || *answer == "ok") return {};
+    return FailWith(ExitCode::kFailure, "{} is down, but: {}", name, *answer);
   }
   if (auto removed = RemoveLeftovers(name, files); !removed) return removed;
+  TellOfKillSwitch(name);
   PrintWarning(fmt::format("the process of {} was killed; what it left behind is removed", name));
   return {};
 }

@@ -46,7 +46,8 @@ inline std::unique_ptr<Routing> MustUp(const RoutingConfig& config, const std::s
 class FaultyTarget : public OpTarget {
  public:
   enum class Fault { kNone, kError, kKillBefore, kKillAfter };
-  FaultyTarget(OpTarget& kernel, Fault fault, std::size_t at) : kernel_(kernel), fault_(fault), at_(at) {}
+  FaultyTarget(OpTarget& kernel, Fault fault, std::size_t at, int code = ENOBUFS)
+      : kernel_(kernel), fault_(fault), at_(at), code_(code) {}
 
   // How many operations there were.
   std::size_t count() const { return done_; }
@@ -68,7 +69,7 @@ class FaultyTarget : public OpTarget {
     for (const Op& op : ops) {
       const bool here = done_++ == at_;
       if (here && fault_ == Fault::kError) {
-        outcomes.push_back(FailErrno(ENOBUFS, "injected"));
+        outcomes.push_back(FailErrno(code_, "injected"));
         continue;
       }
       if (here && fault_ == Fault::kKillBefore) raise(SIGKILL);
@@ -81,6 +82,7 @@ class FaultyTarget : public OpTarget {
   OpTarget& kernel_;
   const Fault fault_;
   const std::size_t at_;
+  const int code_;
   std::size_t done_ = 0;
 };
 

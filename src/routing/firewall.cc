@@ -269,6 +269,7 @@ Status Firewall::StopBeingGateway() {
 Status Firewall::Reload(const FirewallConfig& config, const NetSnapshot& snapshot) {
   const FirewallConfig before = config_;
   const bool was_gateway = before.gateway;
+  const std::vector<Op> applied_before = applied_;
   if (Status updated = Update(config); !updated)
     return FailErrno(updated.error().code, "{}", RefusalOf(updated.error(), config));
   Status outcome;
@@ -295,6 +296,15 @@ Status Firewall::Reload(const FirewallConfig& config, const NetSnapshot& snapsho
   Error error = outcome.error();
   if (config.gateway && !was_gateway) {
     if (Status undone = StopBeingGateway(); !undone) error.message += "; and: " + undone.error().message;
+  } else if (!config.gateway && was_gateway) {
+    // The journal has them still.
+    applied_ = applied_before;
+    settings = applied_;
+    std::erase_if(settings, [](const Op& op) { return !std::holds_alternative<SetSysctl>(op); });
+    FirewallTarget target(socket_, nullptr);
+    for (const Status& again : target.Do(settings)) {
+      if (!again) error.message += "; and: " + again.error().message;
+    }
   }
   if (Status back = Update(before); !back) {
     error.message += "; and putting back the table failed: " + back.error().message;

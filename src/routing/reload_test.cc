@@ -200,25 +200,28 @@ TEST_F(ReloadTest, AnErrorAtAnyOperationPutsEverythingBack_SCENARIO32) {
     const std::uint32_t index = FindLink(socket, "adit0")->index;
     std::size_t count = 1;
     NetSnapshot up;
-    for (std::size_t at = 0; at < count; ++at) {
-      SCOPED_TRACE(at);
+    constexpr int kErrors[] = {ENOBUFS, EPERM, EBUSY, EEXIST};
+    for (std::size_t i = 0; i < count * std::size(kErrors); ++i) {
+      const std::size_t at = i / std::size(kErrors);
+      const int code = kErrors[i % std::size(kErrors)];
+      SCOPED_TRACE(fmt::format("{} at {}", strerror(code), at));
       Plan plan = *PlanNow(From());
       KernelTarget kernel(socket, "adit0", index);
       auto journal = UpInJournal(journal_, kernel, plan, index);
       ASSERT_TRUE(journal) << journal.error().message;
-      if (at == 0) {
+      if (i == 0) {
         Settle(socket);
         up = Snapshot(socket);
       }
       Prepared reload = Prepare(socket, plan);
       ASSERT_GT(reload.changes.size(), 20U);
       count = reload.changes.size();
-      FaultyTarget target(kernel, Fault::kError, at);
+      FaultyTarget target(kernel, Fault::kError, at, code);
       Must(SetPromoteSecondaries(socket, "adit0", true));
       const ApplyOutcome outcome =
           ApplyChanges(target, *journal, reload.in_force, reload.wanted, reload.changes, nullptr);
       ASSERT_FALSE(outcome.status);
-      EXPECT_EQ(outcome.status.error().code, ENOBUFS);
+      EXPECT_EQ(outcome.status.error().code, code);
       EXPECT_FALSE(outcome.something_left) << outcome.status.error().message;
       ASSERT_EQ(LastingDifference(up, socket), "");
       EXPECT_EQ(reload.in_force.size(), plan.ops.size());

@@ -279,15 +279,18 @@ TEST_F(RoutingTest, AnErrorAtAnyOperationRollsEverythingBack_SCENARIO32) {
     const Plan plan = *PlanNow(FullTunnel());
     ASSERT_GT(plan.ops.size(), 20U);
     const std::uint32_t index = FindLink(socket, "adit0")->index;
-    for (std::size_t at = 0; at < plan.ops.size(); ++at) {
+    constexpr int kErrors[] = {ENOBUFS, EPERM, EBUSY, EEXIST};
+    for (std::size_t i = 0; i < plan.ops.size() * std::size(kErrors); ++i) {
+      const std::size_t at = i / std::size(kErrors);
+      const int code = kErrors[i % std::size(kErrors)];
       auto journal = Journal::Create(journal_, {"adit0", index, "x"});
       ASSERT_TRUE(journal);
       KernelTarget kernel(socket, "adit0", index);
-      FaultyTarget target(kernel, FaultyTarget::Fault::kError, at);
+      FaultyTarget target(kernel, FaultyTarget::Fault::kError, at, code);
       std::vector<Op> ops = plan.ops;
       const ApplyOutcome outcome = ApplyOps(target, *journal, ops);
       ASSERT_FALSE(outcome.status);
-      EXPECT_EQ(outcome.status.error().code, ENOBUFS);
+      EXPECT_EQ(outcome.status.error().code, code);
       EXPECT_THAT(outcome.status.error().message, HasSubstr(ToString(ops[at])));
       EXPECT_FALSE(outcome.something_left);
       EXPECT_EQ(Difference(before, Snapshot(socket)), "") << "after an error at " << ToString(plan.ops[at]);

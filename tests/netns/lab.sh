@@ -55,8 +55,8 @@
 #   28  two VPNs, both orders                      neighbours.sh      replayed: Tailscale's, wg-quick's rules; a wg-quick started later wins
 #   29  two of ours                                neighbours.sh
 #   30  NetworkManager disconnects the device      healing.sh          replayed: NetworkManager's disconnecting
-#   31  kill -9 at every operation                 src/routing/*_test.cc (up, reload, down; kill switch: -)
-#   32  error at every operation                   src/routing/*_test.cc (up, reload, down)
+#   31  kill -9 at every operation                 src/routing/*_test.cc, faults.sh (up, reload, down, with kill switch)
+#   32  error at every operation                   src/routing/*_test.cc, faults.sh (EPERM, EBUSY, EEXIST)
 #   33  sysctl changed by others                   healing.sh
 #   34  crash leaves the IPv6 guard                refusals.sh
 #   35  interface name taken                       refusals.sh
