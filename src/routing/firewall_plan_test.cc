@@ -387,5 +387,22 @@ TEST(MustBeCut, SparesLoopbackTunnelsAndTheLan) {
   EXPECT_FALSE(cut("192.168.1.2", "198.51.100.9"));
 }
 
+TEST(MustBeForgotten, SparesWhatIsNotTranslatedToTheLan) {
+  const FirewallConfig config = Full(KillSwitch::kUp);
+  NetSnapshot snapshot;
+  snapshot.links = {Link{.index = 2, .name = "eth0", .kind = ""}, Link{.index = 3, .name = "wg1", .kind = "tun"}};
+  snapshot.addresses = {{"eth0", *ParseInterfaceAddress("192.168.1.2/24")},
+                        {"wg1", *ParseInterfaceAddress("10.8.0.2/24")}};
+  const auto forgotten = [&](const char* from, const char* to, const char* seen_as) {
+    return MustBeForgotten(config, snapshot, {Ip(from), Ip(to), Ip(seen_as)});
+  };
+  EXPECT_TRUE(forgotten("172.17.0.2", "8.8.8.8", "192.168.1.2"));
+  EXPECT_FALSE(forgotten("172.17.0.2", "8.8.8.8", "172.17.0.2")) << "not translated";
+  EXPECT_FALSE(forgotten("172.17.0.2", "8.8.8.8", "10.8.0.2")) << "another tunnel's";
+  EXPECT_FALSE(forgotten("172.17.0.2", "192.168.1.77", "192.168.1.2")) << "to the LAN";
+  EXPECT_FALSE(forgotten("192.168.1.2", "8.8.8.8", "10.8.0.2")) << "the machine's own";
+  EXPECT_FALSE(forgotten("203.0.113.5", "192.168.1.2", "192.168.1.2")) << "to the machine";
+}
+
 }  // namespace
 }  // namespace adit

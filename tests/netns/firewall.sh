@@ -159,6 +159,29 @@ control "the flow is not told" fails wait_for 1 grep -q "error ECONNABORTED" "$t
 check "... yet no address of the LAN gets into the tunnel" counted foreign_source
 stop hold50b KILL
 check "down" adit_down
+# A container's, which the machine translates to its address of the LAN; unlike masquerading, the kernel keeps that when the
+# way changes.
+in_host c nft -f - <<'NFT'
+table ip fixed_replay {
+  chain postrouting {
+    type nat hook postrouting priority 90; policy accept;
+    ip saddr 172.17.0.0/16 oifname "eth0" snat to 192.168.1.2
+  }
+}
+NFT
+for cuts in yes no; do
+  client_conf "KillSwitch = up" "CutOldFlows = $cuts"
+  check "a container's flow beside the tunnel" sees k udp 8.8.8.8 192.168.1.2 --source-port 5050
+  check "up (CutOldFlows = $cuts)" adit_up
+  if [[ $cuts == yes ]]; then
+    check "the same flow goes on through the tunnel, as the tunnel's" sees k udp 8.8.8.8 10.9.0.2 --source-port 5050
+  else
+    control "the same flow still carries the LAN's address" fails sees k udp 8.8.8.8 10.9.0.2 --source-port 5050
+    check "... another one does not" sees k udp 8.8.8.8 10.9.0.2 --source-port 5051
+  fi
+  check "down" adit_down
+done
+in_host c nft delete table ip fixed_replay
 passes
 
 scenario 10 "a container behind a tunnel that is gone"
