@@ -156,7 +156,7 @@ TEST(Engine, BeginsHandshakesWithThousandsOfPeersInManyShortTurns) {
   InNamespace([](Device& device) {
     constexpr std::uint64_t kPeers = 10'000;
     device.SetUp(true);
-    SeededRandom random(3);
+    SeededRandom random(kPeers);  // none of PeerNumber's: our own key as a peer would be ignored
     DeviceUpdate update;
     update.private_key = PrivateKey::Generate(random);
     for (std::uint64_t i = 0; i < kPeers; ++i) {
@@ -165,6 +165,7 @@ TEST(Engine, BeginsHandshakesWithThousandsOfPeersInManyShortTurns) {
       peer.persistent_keepalive_seconds = 3600;
     }
     ASSERT_EQ(device.engine->SetDevice(update), 0);
+    ASSERT_EQ(device.engine->GetDevice().peers.size(), kPeers);
     const auto sent = [&] {
       for (const auto& [name, value] : device.engine->GetEngine().counters) {
         if (name == "handshake_initiations_sent") return value;
