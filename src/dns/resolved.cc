@@ -213,7 +213,7 @@ std::optional<Instant> ResolvedDns::next_at() const {
 Status ResolvedDns::Remove() {
   if (bus_ == nullptr || !has_applied_) return {};
   MessageHolder call, reply;
-  sd_bus_error error = SD_BUS_ERROR_NULL;
+  sd_bus_error error{};
   Status result;
   if (!NewCall(bus_, call, "RevertLink") || sd_bus_message_append(call.message, "i", interface_index_) < 0) {
     result = Fail("the system bus does not take our calls");
