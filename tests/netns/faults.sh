@@ -22,7 +22,13 @@ is_state() { sorted_state | diff "$tmp/$1" - >"$tmp/difference"; }
 must() { "$@" || { cat "$tmp/said" "$tmp/difference" 2>/dev/null; echo "NOT OK: $phase, operation $at, $what: $*"; exit 1; }; }
 says() { "$@" >"$tmp/said" 2>&1; }
 as_it_was() { must wait_for 5 is_state before; }
-cleaned() { must says a cleanup wg0 && as_it_was; }
+# The fault's file goes a moment before the process does.
+is_dead() {
+  local pid
+  pid=$(adit_pid 2>/dev/null) || return 0
+  is_gone "$pid"
+}
+cleaned() { must wait_for 5 is_dead && must says a cleanup wg0 && as_it_was; }
 
 snapshot c
 sorted_state >"$tmp/before"
