@@ -339,7 +339,9 @@ class Engine::Impl {
 
   // Addresses or routes changed: what we know of our own addresses may be wrong, what we know of the peers' is not.
   void OnNetworkChanged() {
-    if (network_watch_->Process()) tunnel_.ForgetSources();
+    if (!network_watch_->Process()) return;
+    tunnel_.OnNetworkChanged(BothNow(), outbox_);
+    CarryOut();
   }
 
   void CarryOut() {

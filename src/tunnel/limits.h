@@ -82,6 +82,12 @@ inline constexpr Duration kUnderLoadHold = 1s;
 inline constexpr std::size_t kPeersPerTurn = 256;
 inline constexpr std::size_t kInitiationsPerTurn = 16;
 
+// After a change of the network: how soon after each other peers are told where we are, and how many. Changes come in
+// bursts (an address, its network, a default route), and the last one of a burst counts most. A client has a few peers;
+// those beyond the bound learn of our address with the next packet to them.
+inline constexpr Duration kAnnounceInterval = 250ms;
+inline constexpr std::size_t kAnnouncedPeers = 256;
+
 // Handshakes per source while under load: IPv4 address or IPv6 /64.
 inline constexpr std::uint32_t kHandshakesPerSecond = 20;
 inline constexpr std::uint32_t kHandshakesBurst = 5;

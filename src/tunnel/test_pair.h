@@ -163,6 +163,10 @@ class Core {
     tunnel.SetPersistentKeepalive(key, interval, clock_.now(), outbox);
     Settle();
   }
+  void ChangeNetwork() {
+    tunnel.OnNetworkChanged(clock_.now(), outbox);
+    Settle();
+  }
   void SetUp(bool up) {
     tunnel.SetUp(up, clock_.now(), outbox);
     Settle();

@@ -180,12 +180,14 @@ void Tunnel::HandleTimeouts(Now now, ControlOutbox& out) {
     if (timeouts_.empty() || timeouts_.begin()->first > now.boot) break;
     Service(*by_sequence_.at(timeouts_.begin()->second), now, out);
   }
+  if (announce_at_ && *announce_at_ <= now.boot) Announce(now, out);
   rate_limiter_.Sweep(now.boot);
 }
 
 std::optional<Instant> Tunnel::NextTimeout() const {
-  if (timeouts_.empty()) return std::nullopt;
-  return timeouts_.begin()->first;
+  if (timeouts_.empty()) return announce_at_;
+  const Instant next = timeouts_.begin()->first;
+  return announce_at_ ? std::min(next, *announce_at_) : next;
 }
 
 void Tunnel::Service(Record& record, Now now, ControlOutbox& out) {
@@ -381,6 +383,30 @@ void Tunnel::ForgetSources() {
   for (const auto& [sequence, record] : by_sequence_) {
     const std::scoped_lock lock(record->peer->mutex);
     if (record->peer->endpoint) record->peer->endpoint->source = {};
+  }
+}
+
+void Tunnel::OnNetworkChanged(Now now, ControlOutbox& out) {
+  ForgetSources();
+  if (announced_at_ && now.boot - *announced_at_ < kAnnounceInterval) {
+    announce_at_ = *announced_at_ + kAnnounceInterval;
+  } else {
+    Announce(now, out);
+  }
+}
+
+void Tunnel::Announce(Now now, ControlOutbox& out) {
+  announced_at_ = now.boot;
+  announce_at_.reset();
+  if (!is_up_) return;
+  std::size_t left = kAnnouncedPeers;
+  for (const auto& [sequence, record] : by_sequence_) {
+    if (left == 0) return;
+    const std::scoped_lock lock(record->peer->mutex);
+    const auto& current = record->peer->keypairs.current;
+    if (!current || current->IsExpired(now.boot, exchange_.limits)) continue;
+    out.to_flush.push_back(FlushRequest{record->peer, /*keepalive_if_none=*/true});
+    --left;
   }
 }
 

@@ -112,6 +112,10 @@ class Tunnel {
   // Our addresses or routes changed: peers are answered from whatever address the kernel chooses, until they write
   // again.
   void ForgetSources();
+  // The same; and peers that we hold a session with are told by a keepalive where we are now: one who is sending to us
+  // would go on sending to where we were, as long as we have nothing to send. At once, but a change that comes within
+  // kAnnounceInterval of the last telling is told at its end. Without a session nothing is sent.
+  void OnNetworkChanged(Now now, ControlOutbox& out);
 
   // ---- peers, by public key
   bool HasPeer(const PublicKey& key) const { return by_key_.contains(key); }
@@ -162,6 +166,7 @@ class Tunnel {
   };
 
   void Service(Record& record, Now now, ControlOutbox& out);
+  void Announce(Now now, ControlOutbox& out);
   void Reschedule(Record& record);
   void SendInitiation(Record& record, bool is_retry, Now now, ControlOutbox& out);
   void HandleInitiation(const HandshakeDatagram& datagram, Now now, ControlOutbox& out);
@@ -194,6 +199,8 @@ class Tunnel {
   std::set<std::pair<Instant, std::uint64_t>> timeouts_;  // and the record's sequence
   std::uint64_t next_sequence_ = 0;
   HandshakeCounts counts_;
+  std::optional<Instant> announced_at_;
+  std::optional<Instant> announce_at_;  // the network changed again since
 };
 
 }  // namespace adit

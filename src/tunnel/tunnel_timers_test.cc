@@ -439,5 +439,56 @@ TEST_F(TunnelTimers, AnIdleTunnelIsSilent) {
   EXPECT_TRUE(bob().sent.empty());
 }
 
+// ---- the network changed
+
+TEST_F(TunnelTimers, AfterAChangeOfTheNetworkThePeerIsToldAtOnce) {
+  pair_.Connect();
+  Forget();
+  alice().ChangeNetwork();
+  ASSERT_EQ(alice().sent.size(), 1u);
+  EXPECT_TRUE(alice().sent.front().is_keepalive());
+  EXPECT_EQ(alice().sent.front().sent_from, LocalSource{});
+  // From where the kernel sends it now; and the peer, who has only been sending, follows.
+  Datagram moved = alice().TakeOne();
+  moved.from = At("198.51.100.77:4242");
+  bob().Receive(moved);
+  bob().Send(TestPair::ToAlice());
+  EXPECT_EQ(bob().TakeOne().to, At("198.51.100.77:4242"));
+}
+
+TEST_F(TunnelTimers, ABurstOfChangesIsToldAtItsBeginningAndItsEnd) {
+  pair_.Connect();
+  Forget();
+  const Instant start = now();
+  for (int i = 0; i < 100; ++i) {
+    alice().ChangeNetwork();
+    pair_.clock.boot += 1ms;
+  }
+  EXPECT_EQ(DataOf(alice()), (std::vector<Instant>{start}));
+  pair_.PassInSilence(5s);
+  EXPECT_EQ(DataOf(alice()), (std::vector<Instant>{start, start + kAnnounceInterval}));
+  for (int i = 0; i < 100; ++i) {  // a network that never comes to rest
+    alice().ChangeNetwork();
+    pair_.PassInSilence(10ms);
+  }
+  EXPECT_LE(DataOf(alice()).size(), 2u + 1u + 4u);
+}
+
+TEST_F(TunnelTimers, AChangeOfTheNetworkWakesNobodyWithoutASession) {
+  alice().ChangeNetwork();
+  pair_.PassInSilence(1s);
+  EXPECT_TRUE(alice().sent.empty());
+  pair_.Connect();
+  pair_.PassInSilence(185s);  // the session is too old
+  Forget();
+  alice().ChangeNetwork();
+  pair_.PassInSilence(1s);
+  EXPECT_TRUE(DataOf(alice()).empty());
+  EXPECT_TRUE(InitiationsOf(alice()).empty());
+  alice().SetUp(false);
+  alice().ChangeNetwork();
+  EXPECT_TRUE(alice().sent.empty());
+}
+
 }  // namespace
 }  // namespace adit
