@@ -5,6 +5,9 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 
+#include <fstream>
+#include <iterator>
+
 #include "dns/test_dns_server.h"
 
 namespace adit {
@@ -98,6 +101,9 @@ TEST_F(ResolverLookup, NoSuchNameIsFinalAndAServersTroubleIsNot) {
 TEST_F(ResolverLookup, SearchesTheMachinesDomains) { EXPECT_THAT(Texts(LookUp("host").v4), ElementsAre("192.0.2.6")); }
 
 TEST_F(ResolverLookup, EtcHostsComesFirst) {
+  std::ifstream hosts("/etc/hosts");  // a minimal root has none
+  const std::string text(std::istreambuf_iterator<char>(hosts), {});
+  if (text.find("localhost") == std::string::npos) GTEST_SKIP() << "needs localhost in /etc/hosts";
   EXPECT_THAT(Texts(LookUp("localhost").v4), ElementsAre("127.0.0.1"));
   EXPECT_THAT(server_.questions(), IsEmpty());
 }
@@ -128,13 +134,13 @@ TEST_F(ResolverLookup, ACallbackMayStartAnother) {
   Open(Settings());
   std::vector<std::string> found;
   resolver_->Start(
-      "localhost",
+      "192.0.2.7",
       [&](const LookupResult&) {
-        resolver_->Start("localhost", [&](const LookupResult& second) { found = Texts(second.v4); }, Now());
+        resolver_->Start("192.0.2.7", [&](const LookupResult& second) { found = Texts(second.v4); }, Now());
       },
       Now());
   for (int i = 0; i < 100 && found.empty(); ++i) resolver_->Process(Now());
-  EXPECT_THAT(found, ElementsAre("127.0.0.1"));
+  EXPECT_THAT(found, ElementsAre("192.0.2.7"));
 }
 
 }  // namespace
