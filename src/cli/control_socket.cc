@@ -140,6 +140,10 @@ class ControlSocket::Impl : public std::enable_shared_from_this<Impl> {
       handlers_.reload();
       return;
     }
+    if (constexpr std::string_view kJudge = "judge "; request.starts_with(kJudge) && handlers_.judge) {
+      const std::string answer = handlers_.judge(request.substr(kJudge.size()));
+      return answer.empty() ? Drop(client) : Write(client, answer);
+    }
     if (request != "status" && request != "status keys") return Drop(client);
     Write(client, handlers_.status(request == "status keys"));
   }

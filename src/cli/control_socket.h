@@ -3,6 +3,7 @@
 //   "status\n"       one line of JSON (status.h)
 //   "status keys\n"  the same with private and preshared keys
 //   "reload\n"       reads the file again; the answer comes when that is done: "ok\n", or a sentence what was wrong
+//   "judge P\n"      what the tunnel's firewall does to packet P, one line of JSON (firewall_question.h)
 //   "stop\n"         takes the tunnel down; the answer comes when that is done: "ok\n", or a sentence what remains
 //
 // 0600: who may open it may read the keys.
@@ -18,14 +19,15 @@
 
 namespace adit {
 
-inline constexpr std::size_t kMaxControlClients = 16;       // one more is refused at once
-inline constexpr std::size_t kMaxControlRequestBytes = 64;  // longer: the client is dropped
+inline constexpr std::size_t kMaxControlClients = 16;        // one more is refused at once
+inline constexpr std::size_t kMaxControlRequestBytes = 160;  // longer: the client is dropped
 inline constexpr Duration kControlIdleTimeout = 10s;
 
 struct ControlHandlers {
   std::function<std::string(bool show_keys)> status;  // without a newline
   std::function<void()> stop;
   std::function<void()> reload;
+  std::function<std::string(const std::string& packet)> judge = {};  // empty: the packet was none
 };
 
 // Control thread only.

@@ -26,7 +26,8 @@ class Served {
             *ControlSocket::Listen(io_, path,
                                    {[](bool keys) { return keys ? std::string(100000, 'k') : "{}"; },
                                     [this] { boost::asio::post(io_, [this] { socket_->AnswerStops("ok"); }); },
-                                    [this] { boost::asio::post(io_, [this] { socket_->AnswerReloads("done"); }); }})),
+                                    [this] { boost::asio::post(io_, [this] { socket_->AnswerReloads("done"); }); },
+                                    [](const std::string& packet) { return packet == "none" ? "" : "of " + packet; }})),
         thread_([this] { io_.run(); }) {}
   ~Served() {
     io_.stop();
@@ -66,6 +67,12 @@ TEST_F(ControlSocketTest, AnswersStatusOfAnySize) {
   const Served served(path_);
   EXPECT_EQ(AskTunnel(path_, "status", 5s).value(), "{}");
   EXPECT_EQ(AskTunnel(path_, "status keys", 5s).value(), std::string(100000, 'k'));
+}
+
+TEST_F(ControlSocketTest, JudgesPackets) {
+  const Served served(path_);
+  EXPECT_EQ(AskTunnel(path_, "judge a b", 5s).value(), "of a b");
+  EXPECT_EQ(AskTunnel(path_, "judge none", 5s).error().code, ECONNRESET);
 }
 
 TEST_F(ControlSocketTest, AnswersReloadsAndServesOn) {

@@ -4,8 +4,12 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "cli/control_socket.h"
+#include "cli/firewall_question.h"
 #include "cli/run_files.h"
 #include "routing/explain.h"
+#include "routing/firewall.h"
+#include "routing/foreign_filters.h"
 #include "routing/netlink.h"
 
 namespace adit {
@@ -13,7 +17,68 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-Json ToJson(const Explanation& told, const std::string& tunnel) {
+constexpr Duration kAnswerTimeout = 2s;
+
+// What the packet filters do to what the routes let go.
+struct Filters {
+  std::vector<std::pair<std::string, FirewallAnswer>> ours;  // by tunnel; only those that have a table
+  std::vector<std::string> left;                             // tunnels whose table stands though nobody runs them
+  std::vector<DropPolicy> policies;  // of others, on this packet's way: what none of their rules accepts is dropped
+
+  // The tunnel that refuses it.
+  std::string refused_by() const {
+    const auto found = std::ranges::find_if(ours, [](const auto& one) { return !one.second.verdict.passes; });
+    return found == ours.end() ? std::string() : found->first;
+  }
+};
+
+// Asks the running tunnels. What cannot be read is left out: the routes are the answer, this adds to it.
+Filters AskFilters(const Explanation& told, const std::vector<std::string>& tunnels) {
+  Filters filters;
+  if (told.kernel.refusal != 0) return filters;
+  const bool is_local = told.query.input_device.empty();
+  const nft::Packet packet{.output_device = told.kernel.device,
+                           .mark = told.query.mark,
+                           .source = told.kernel.source,
+                           .destination = told.query.destination};
+  for (const std::string& tunnel : tunnels) {
+    if (!is_local) break;
+    if (const auto line = AskTunnel(RunFilesOf(tunnel).socket, "judge " + ToQuestion(packet), kAnswerTimeout)) {
+      if (auto answer = ParseAnswer(*line); answer && !answer->table.empty()) {
+        filters.ours.emplace_back(tunnel, std::move(*answer));
+      }
+    } else if (HasFirewallTable(tunnel).value_or(false)) {
+      filters.left.push_back(tunnel);
+    }
+  }
+  if (auto socket = NetlinkSocket::Open(NETLINK_NETFILTER)) {
+    if (auto foreign = TakeForeignFilters(*socket)) {
+      for (DropPolicy& policy : foreign->policies) {
+        const bool is_family =
+            policy.place.family == "inet" || (policy.place.family == "ip6") == told.query.destination.is_v6();
+        const bool is_on_its_way = policy.hook == "postrouting" || policy.hook == (is_local ? "output" : "forward");
+        if (is_family && is_on_its_way) filters.policies.push_back(std::move(policy));
+      }
+    }
+  }
+  return filters;
+}
+
+Json ToJson(const Filters& filters) {
+  Json json = Json::array();
+  for (const auto& [tunnel, answer] : filters.ours) {
+    const auto text = [](const std::string& s) { return s.empty() ? Json(nullptr) : Json(s); };
+    json.push_back({{"tunnel", tunnel},
+                    {"table", answer.table},
+                    {"passes", answer.verdict.passes},
+                    {"chain", text(answer.verdict.chain)},
+                    {"rule", text(answer.verdict.rule)},
+                    {"counter", text(answer.verdict.counter)}});
+  }
+  return json;
+}
+
+Json ToJson(const Explanation& told, const std::string& tunnel, const Filters& filters) {
   Json json;
   json["destination"] = told.query.destination.ToString();
   json["mark"] = told.query.mark;
@@ -36,10 +101,33 @@ Json ToJson(const Explanation& told, const std::string& tunnel) {
     json["passed"].push_back(std::move(one));
   }
   json["agrees"] = told.agrees;
+  json["firewall"] = ToJson(filters);
+  json["tables_left"] = filters.left;
+  json["drop_policies"] = Json::array();
+  for (const DropPolicy& policy : filters.policies) json["drop_policies"].push_back(policy.place.ToString());
   return json;
 }
 
-void Print(const Explanation& told, const std::string& tunnel) {
+void Print(const Filters& filters) {
+  for (const auto& [tunnel, answer] : filters.ours) {
+    const nft::Verdict& verdict = answer.verdict;
+    if (verdict.passes) {
+      fmt::print("  firewall   table inet {} lets it pass\n", answer.table);
+    } else {
+      fmt::print("  firewall   table inet {}, chain {} refuses it\n             {}\n", answer.table, verdict.chain,
+                 verdict.rule);
+    }
+  }
+  for (const std::string& tunnel : filters.left) {
+    fmt::print("  firewall   the table of {} stands, and nobody runs {}; `adit cleanup {}` or `adit up {}`\n", tunnel,
+               tunnel, tunnel, tunnel);
+  }
+  for (const DropPolicy& policy : filters.policies) {
+    fmt::print("  firewall   {} drops what none of its rules accepts\n", policy.place.ToString());
+  }
+}
+
+void Print(const Explanation& told, const std::string& tunnel, const Filters& filters) {
   std::string of;
   if (told.query.mark != 0) of += fmt::format(" with mark {:#x}", told.query.mark);
   if (told.query.uid != 0) of += fmt::format(" of user {}", told.query.uid);
@@ -56,6 +144,9 @@ void Print(const Explanation& told, const std::string& tunnel) {
   } else {
     where = fmt::format("go outside of any tunnel of ours, by {}", told.kernel.device);
   }
+  if (const std::string by = filters.refused_by(); !by.empty()) {
+    where += fmt::format(", but the firewall of {} refuses them", by);
+  }
   fmt::print("packets to {}{} {}\n", told.query.destination.ToString(), of, where);
   for (const PassedRule& passed : told.walk.passed) {
     fmt::print("  passes by  {}\n             {}\n", passed.rule.ToString(), passed.why);
@@ -69,6 +160,7 @@ void Print(const Explanation& told, const std::string& tunnel) {
   if (told.kernel.refusal == 0 && told.kernel.source != IpAddress() && told.query.input_device.empty()) {
     fmt::print("  source     {}\n", told.kernel.source.ToString());
   }
+  Print(filters);
   if (!told.agrees) {
     fmt::print(
         "  the kernel decides otherwise than these rules and routes say (table {}); something that they do not\n"
@@ -88,15 +180,17 @@ Outcome RunExplain(const ExplainCommand& command) {
                                            .input_device = command.input_device,
                                            .source = {}});
   if (!told) return FailFrom(told.error());
+  const auto known = KnownTunnels();
+  const std::vector<std::string> tunnels = known ? *known : std::vector<std::string>();
   std::string tunnel;
-  if (told->kernel.refusal == 0) {
-    const auto known = KnownTunnels();
-    if (known && std::ranges::find(*known, told->kernel.device) != known->end()) tunnel = told->kernel.device;
+  if (told->kernel.refusal == 0 && std::ranges::find(tunnels, told->kernel.device) != tunnels.end()) {
+    tunnel = told->kernel.device;
   }
+  const Filters filters = AskFilters(*told, tunnels);
   if (command.json) {
-    fmt::print("{}\n", ToJson(*told, tunnel).dump(2));
+    fmt::print("{}\n", ToJson(*told, tunnel, filters).dump(2));
   } else {
-    Print(*told, tunnel);
+    Print(*told, tunnel, filters);
   }
   return {};
 }

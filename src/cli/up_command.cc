@@ -37,6 +37,7 @@
 #include "cli/dns.h"
 #include "cli/endpoint_keeper.h"
 #include "cli/engine_settings.h"
+#include "cli/firewall_question.h"
 #include "cli/hooks.h"
 #include "cli/log.h"
 #include "cli/loop.h"
@@ -118,6 +119,7 @@ class TunnelRun {
   EndpointAddresses WhereItIs(const ConfPeer& peer) const;
   void Warn(const std::string& text);
   std::string StatusLine(bool show_keys) const;
+  std::string JudgeLine(const std::string& question) const;
   Outcome CheckNotEnded() const;
 
   const std::string file_;
@@ -176,6 +178,13 @@ std::string TunnelRun::StatusLine(bool show_keys) const {
   return StatusToJson(facts, engine_->GetDevice(), engine_->GetEngine(), show_keys).dump();
 }
 
+std::string TunnelRun::JudgeLine(const std::string& question) const {
+  const auto packet = ParseQuestion(question);
+  if (!packet) return {};
+  if (!firewall_) return ToAnswer({});
+  return ToAnswer({firewall_->table().name, firewall_->Judge(*packet)});
+}
+
 Outcome TunnelRun::CheckNotEnded() const {
   switch (loop_.end()) {
     case End::kNone:
@@ -232,9 +241,10 @@ Outcome TunnelRun::OpenDevice() {
   if (!uapi) return FailWith(ExitCode::kFailure, "{}", uapi.error().message);
   uapi_ = std::move(*uapi);
 
-  auto control = ControlSocket::Listen(loop_.io(), files_.socket,
-                                       {[this](bool show_keys) { return StatusLine(show_keys); },
-                                        [this] { loop_.Finish(End::kAsked); }, [this] { reload_is_wanted_ = true; }});
+  auto control = ControlSocket::Listen(
+      loop_.io(), files_.socket,
+      {[this](bool show_keys) { return StatusLine(show_keys); }, [this] { loop_.Finish(End::kAsked); },
+       [this] { reload_is_wanted_ = true; }, [this](const std::string& packet) { return JudgeLine(packet); }});
   if (!control) return FailFrom(control.error());
   control_ = std::move(*control);
 

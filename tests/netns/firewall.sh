@@ -55,6 +55,15 @@ planned=$(a check "$conf" 2>/dev/null | sed -n '/^table/,/^}/p' | squeeze)
 check "up with everything on" adit_up
 check "the kernel has what check printed" equal "$planned" \
   "$(in_host c nft list table inet adit-wg0 | sed -E 's/ # progname adit//; /^\tflags /d; s/packets [0-9]+ bytes [0-9]+/packets 0 bytes 0/' | squeeze)"
+explain() { a explain "$@"; }
+check "explain: the firewall refuses what would go beside the tunnel, and by which rule" \
+  bash -c '[[ $1 == *"by eth0, but the firewall of wg0 refuses them"*"adit-wg0, chain out_deny"*"killed_out"* ]]' _ "$(explain 203.0.113.1 --mark=0x1000)"
+check "explain: what goes into the tunnel passes" bash -c '[[ $1 == *"into the tunnel wg0"*"adit-wg0 lets it pass"* ]]' _ "$(explain 8.8.8.8)"
+check "explain as JSON" equal "adit-wg0 false out_deny killed_out" \
+  "$(explain 203.0.113.1 --mark=0x1000 --json | jq -r '.firewall[0] | "\(.table) \(.passes) \(.chain) \(.counter)"')"
+in_host c nft 'add table inet foreign_policy; add chain inet foreign_policy output { type filter hook output priority 10; policy drop; }'
+check "explain: a foreign policy is named" bash -c '[[ $1 == *"table inet foreign_policy, chain output drops"* ]]' _ "$(explain 8.8.8.8)"
+in_host c nft delete table inet foreign_policy
 check "status names the kill switch" bash -c '[[ $1 == *"kill switch up"* ]]' _ "$(a status wg0)"
 check_fails "nobody else deletes the table" in_host c nft delete table inet adit-wg0
 check "down" adit_down

@@ -1,0 +1,59 @@
+#include "cli/firewall_question.h"
+
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+namespace adit {
+
+using Json = nlohmann::ordered_json;
+
+std::string ToQuestion(const nft::Packet& packet) {
+  return fmt::format("{} {} {} {}", packet.output_device, packet.mark, packet.source.ToString(),
+                     packet.destination.ToString());
+}
+
+std::optional<nft::Packet> ParseQuestion(std::string_view question) {
+  std::istringstream words{std::string(question)};
+  nft::Packet packet;
+  std::string mark, source, destination, more;
+  if (!(words >> packet.output_device >> mark >> source >> destination) || words >> more) return std::nullopt;
+  const auto [end, error] = std::from_chars(mark.data(), mark.data() + mark.size(), packet.mark);
+  const auto from = IpAddress::Parse(source);
+  const auto to = IpAddress::Parse(destination);
+  if (error != std::errc() || end != mark.data() + mark.size() || !from || !to) return std::nullopt;
+  packet.source = *from;
+  packet.destination = *to;
+  return packet;
+}
+
+std::string ToAnswer(const FirewallAnswer& answer) {
+  return Json{{"table", answer.table},
+              {"passes", answer.verdict.passes},
+              {"chain", answer.verdict.chain},
+              {"rule", answer.verdict.rule},
+              {"counter", answer.verdict.counter}}
+      .dump();
+}
+
+std::optional<FirewallAnswer> ParseAnswer(const std::string& line) {
+  const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) return std::nullopt;
+  FirewallAnswer answer;
+  const auto text = [&json](const char* key, std::string& into) {
+    const auto found = json.find(key);
+    if (found == json.end() || !found->is_string()) return false;
+    into = found->get<std::string>();
+    return true;
+  };
+  const auto passes = json.find("passes");
+  if (passes == json.end() || !passes->is_boolean()) return std::nullopt;
+  answer.verdict.passes = passes->get<bool>();
+  if (!text("table", answer.table) || !text("chain", answer.verdict.chain) || !text("rule", answer.verdict.rule) ||
+      !text("counter", answer.verdict.counter)) {
+    return std::nullopt;
+  }
+  return answer;
+}
+
+}  // namespace adit

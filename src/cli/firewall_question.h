@@ -1,0 +1,27 @@
+// What `adit explain` asks a running tunnel about its firewall, over the control socket: the packet as words, the
+// verdict as a line of JSON. Pure.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "routing/nft_ruleset.h"
+
+namespace adit {
+
+// "OUTPUT_DEVICE MARK SOURCE DESTINATION": of a packet that is neither DNS nor DHCP, so without protocol and ports.
+std::string ToQuestion(const nft::Packet& packet);
+// Empty if it is not one.
+std::optional<nft::Packet> ParseQuestion(std::string_view question);
+
+// What one tunnel's table does to it.
+struct FirewallAnswer {
+  std::string table;  // empty: the tunnel has no firewall
+  nft::Verdict verdict;
+};
+std::string ToAnswer(const FirewallAnswer& answer);
+// Empty if it is not one, as from a program of another version.
+std::optional<FirewallAnswer> ParseAnswer(const std::string& line);
+
+}  // namespace adit
