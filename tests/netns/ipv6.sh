@@ -28,6 +28,38 @@ for allowed in "0.0.0.0/0" "0.0.0.0/0, ::/0"; do
 done
 passes
 
+scenario 18 "a gateway forwards IPv6 and keeps the default route that a router advertised (accept_ra)"
+addresses="10.9.0.2/24, fd09::2/64"
+endpoint="[2001:db8:f::10]:$kTunnelPort"
+client_conf "Gateway = yes"
+set_sysctl c net.ipv6.conf.eth0.accept_ra=1 net.ipv6.conf.all.forwarding=0
+in_host c ip -6 route delete default
+has_advertised_route() { in_host c ip -6 route show default | grep -q "proto ra"; }
+advertised() { in_host r "$lab" advertise br0 fd00:1:: && wait_for 3 has_advertised_route; }
+check "a router advertises itself" advertised
+set_sysctl c net.ipv6.conf.all.forwarding=1
+control "forwarding alone takes its route away" wait_for 3 fails has_advertised_route
+control "... and with it the other side" fails ask c udp 2001:db8:f::10
+set_sysctl c net.ipv6.conf.all.forwarding=0
+check "advertised again" advertised
+ra_settings() { in_host c bash -c 'grep -H "" /proc/sys/net/ipv6/conf/*/{accept_ra,forwarding}'; }
+ra_settings >"$tmp/ra-before"
+check "up as a gateway, to an IPv6 endpoint" adit_up
+check "it forwards" equal 1 "$(in_host c sysctl -n net.ipv6.conf.all.forwarding)"
+check "the route is kept" has_advertised_route
+check "... and taken: the tunnel carries" sees c udp 2001:db8::1 fd09::2
+# Advertisements that come later are heard too, as the route would else end with its lifetime.
+in_host c ip -6 route delete default proto ra
+check "the next advertisement is heard" advertised
+check "the tunnel carries by it" wait_for 3 sees c udp 2001:db8::1 fd09::2
+check "down" adit_down
+check "... puts the settings back" equal "$(cat "$tmp/ra-before")" "$(ra_settings)"
+check "... and the route is still there" has_advertised_route
+in_host c ip -6 route delete default
+in_host c ip -6 route add default via fd00:1::1
+endpoint=203.0.113.10:$kTunnelPort
+passes
+
 scenario 15 "no IPv6 on the machine (disable_ipv6=1): up succeeds, the configuration's IPv6 address is a warning"
 addresses="10.9.0.2/24, fd09::2/64"
 client_conf

@@ -42,10 +42,10 @@
 #   15  machine without IPv6                       ipv6.sh
 #   16  MTU below 1280 with IPv6                   ipv6.sh
 #   17  router advertisement after up              pushed_routes.sh
-#   18  accept_ra with forwarding                  -
+#   18  accept_ra with forwarding                  ipv6.sh
 #   19  rp_filter=1                                marks.sh
 #   20  read-only /proc/sys                        marks.sh
-#   21  firewalld's IPv6_rpfilter                  -
+#   21  firewalld's IPv6_rpfilter                  marks.sh           replayed: firewalld's rule
 #   22  foreign marks intact                       marks.sh
 #   23  kube-proxy's bits                          marks.sh
 #   24  networkd deletes rules                     healing.sh          replayed: networkd's deletion
@@ -75,7 +75,7 @@
 #   48  CVE-2019-14899                             firewall.sh
 #   49  SO_BINDTODEVICE                            firewall.sh
 #   50  flow opened before up                      firewall.sh
-#   51  LAN resolver closed                        -
+#   51  LAN resolver closed                        dns_guard.sh
 #   52  resolved restarts                          dns.sh             stand-in for systemd-resolved on a private bus
 #   53  resolv.conf trampled                       dns.sh
 #   54  crash with resolv.conf written; stale backup dns.sh

@@ -42,6 +42,41 @@ passes
 set_sysctl c net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 net.ipv4.conf.eth0.rp_filter=0
 adit_up() { a up --wait=10 "$@" "$conf"; }
 
+scenario 21 "firewalld's IPv6_rpfilter=strict: an IPv6 endpoint's answers pass"
+endpoint="[2001:db8:f::10]:$kTunnelPort"
+client_conf
+# As firewalld 2 has it: table firewalld, chain filter_PREROUTING, in the order of its own rules.
+in_host c nft -f - <<'NFT'
+table inet firewalld {
+  counter not_this_way { }
+  chain filter_PREROUTING {
+    type filter hook prerouting priority filter + 10; policy accept;
+    icmpv6 type { nd-router-advert, nd-neighbor-solicit } accept
+    meta nfproto ipv6 fib saddr . mark . iif oif missing counter name not_this_way drop
+  }
+}
+NFT
+not_this_way() { in_host c nft reset counter inet firewalld not_this_way | awk '/packets/ { print $2 }'; }
+check "up, with a handshake" adit_up
+check "the tunnel carries IPv6" sees c tcp 2001:db8::1 fd09::2
+check "... and IPv4" sees c udp 8.8.8.8 10.9.0.2
+check "nothing was dropped for its way" equal 0 "$(not_this_way)"
+# What our table gives the answers, taken from them again: between ours (-310) and firewalld's.
+in_host c nft -f - <<'NFT'
+table inet unmark {
+  chain answers { type filter hook prerouting priority -305; ip6 saddr 2001:db8:f::10 meta mark set meta mark & 0xffffcfff; }
+}
+NFT
+control "without our mark on the answers nothing comes back" gets c udp 2001:db8::1 silence --wait 300
+control "... and it is firewalld's rule that drops them" test "$(not_this_way)" -gt 0
+in_host c nft delete table inet unmark
+check "with it the tunnel carries again" wait_for 3 sees c udp 2001:db8::1 fd09::2
+check "down" adit_down
+in_host c nft delete table inet firewalld
+endpoint=203.0.113.10:$kTunnelPort
+client_conf
+passes "replayed: firewalld's rule"
+
 # Somebody else's chains: one marks UDP and remembers it on the connection, others count who still has the mark.
 foreign_chains() {
   in_host c nft -f - <<'NFT'
