@@ -347,6 +347,13 @@ void TunnelRun::LookAfterFirewall() {
   if (Status fresh = RefreshLan(*firewall_, ToRoutingConfig(conf_, endpoints_, name_)); !fresh) {
     spdlog::error("the firewall does not follow the LAN: {}", fresh.error().message);
   }
+  // What comes out of the tunnel is clamped to its MTU, which follows the network.
+  if (FirewallConfig config = firewall_->config(); routing_ && config.mtu != routing_->plan().mtu) {
+    config.mtu = routing_->plan().mtu;
+    if (Status clamped = firewall_->Update(config); !clamped) {
+      spdlog::error("the firewall does not follow the tunnel's MTU: {}", clamped.error().message);
+    }
+  }
   // Nobody's way is barred by the set without a kill switch; and a server of many peers has them come to it.
   if (!firewall_->config().has_deny() || conf_.peers.size() > kMaxFollowedPeers) return;
   std::vector<SocketAddress> endpoints;

@@ -286,9 +286,31 @@ TEST_F(ForeignChangeTest, TheMtuFollowsTheUplink) {
     Must(SetLinkMtu(socket, "eth0", 1400));
     EXPECT_EQ(routing->Reconcile(config).changed, 1U);
     EXPECT_EQ(FindLink(socket, "adit0")->mtu, 1320U);
+    Must(SetLinkMtu(socket, "eth0", 1500));
+    EXPECT_EQ(routing->Reconcile(config).changed, 1U);
+    EXPECT_EQ(FindLink(socket, "adit0")->mtu, 1420U) << "and back up";
+    Must(SetLinkMtu(socket, "eth0", 1400));
+    EXPECT_EQ(routing->Reconcile(config).changed, 1U);
     Must(SetLinkUp(socket, "eth0", false));
     EXPECT_EQ(routing->Reconcile(config).changed, 0U) << "without an uplink nothing is known";
     EXPECT_EQ(FindLink(socket, "adit0")->mtu, 1320U);
+  });
+}
+
+TEST_F(ForeignChangeTest, AnMtuThatSomebodyElseSetIsHis) {
+  InMachine([&](NetlinkSocket& socket) {
+    const RoutingConfig config = FullTunnel();
+    auto routing = MustUp(config, journal_);
+    ASSERT_NE(routing, nullptr);
+    Must(SetLinkMtu(socket, "adit0", 1300));
+    for (const std::uint32_t uplink : {1400U, 1450U}) {
+      Must(SetLinkMtu(socket, "eth0", uplink));
+      EXPECT_EQ(routing->Reconcile(config).changed, 0U);
+      EXPECT_EQ(FindLink(socket, "adit0")->mtu, 1300U);
+    }
+    Must(SetLinkMtu(socket, "adit0", 1420));  // given back
+    EXPECT_EQ(routing->Reconcile(config).changed, 1U);
+    EXPECT_EQ(FindLink(socket, "adit0")->mtu, 1370U);
   });
 }
 

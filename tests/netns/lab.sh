@@ -80,7 +80,7 @@
 #   53  resolv.conf trampled                       dns.sh
 #   54  crash with resolv.conf written; stale backup dns.sh
 #   55  MTU black hole                             -
-#   56  roaming to a smaller MTU                   -
+#   56  roaming to a smaller MTU                   roam.sh
 #   57  missing rights, missing tools              refusals.sh
 #   58  20,000 allowed IPs                         healing.sh
 #   59  old kernel                                 -

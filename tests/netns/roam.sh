@@ -85,10 +85,10 @@ in_host c nft delete table ip foreign_test
 check "down" adit_down
 passes
 
-# A second uplink, another network of r's.
+# ethernet_up [MTU]: a second uplink, another network of r's.
 ethernet_up() {
   ipb r <<IP
-link add lan_c2 type veth peer name eth1 netns $(ns c)
+link add lan_c2 mtu ${1:-1500} type veth peer name eth1 mtu ${1:-1500} netns $(ns c)
 address add 192.168.2.1/24 dev lan_c2
 link set lan_c2 up
 IP
@@ -127,6 +127,41 @@ control "if the peer is not told, a download ends with the uplink" fails downloa
 in_host c nft delete table ip foreign_test
 change_address 192.168.1.5 192.168.1.2
 check "down" adit_down
+passes
+
+scenario 56 "roaming to an uplink with a smaller MTU: the tunnel's MTU goes down with it and up again, and so does the clamp"
+mtu_is() { [[ $(in_host c cat /sys/class/net/wg0/mtu) == "$1" ]]; }
+clamp_is() { in_host c nft list chain inet adit-wg0 clamp | grep -q "maxseg size set $1"; }
+roams_to_smaller() {
+  ethernet_up 1400
+  in_host c ip link set eth0 down
+}
+in_host c ip route replace default via 192.168.1.1 dev eth0 metric 600
+in_host c ip route delete default via 192.168.1.1 metric 0 2>/dev/null || true
+for mtu in "" 1420; do
+  client_conf "Gateway = yes" ${mtu:+"MTU = $mtu"}
+  check "up (MTU = ${mtu:-by itself})" adit_up
+  check "its MTU is 1420" mtu_is 1420
+  check "the clamp is 1380" clamp_is 1380
+  if [[ ! $mtu ]]; then
+    check "a download survives the way to the smaller one" download 15 roams_to_smaller
+    check "its MTU is 1320" wait_for 2 mtu_is 1320
+    check "the clamp is 1280" wait_for 3 clamp_is 1280
+  else
+    roams_to_smaller
+    check "the tunnel is there too" wait_for 3 server_sees 192.168.2.2
+    control "an MTU of the file's does not follow" mtu_is 1420
+  fi
+  in_host c ip link set eth0 up
+  in_host c ip route add default via 192.168.1.1 dev eth0 metric 600
+  in_host r ip link delete lan_c2
+  check "back on the first uplink it is 1420" wait_for 3 mtu_is 1420
+  check "the clamp too" wait_for 3 clamp_is 1380
+  stop oracle
+  check "down" adit_down
+done
+in_host c ip route replace default via 192.168.1.1
+client_conf
 passes
 
 scenario 39 "the process stands still while the network changes: 3 s after it goes on the tunnel carries"
