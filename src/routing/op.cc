@@ -64,7 +64,7 @@ class Words {
     return true;
   }
   std::string_view Next() {
-    if (at_ == words_.size()) {
+    if (at_ == words_.size() || words_[at_].empty()) {
       failed_ = true;
       return {};
     }
@@ -89,6 +89,11 @@ class Words {
       return Prefix(family == Family::kV6 ? IpAddress::V6(ByteArray<16>{}) : IpAddress::V4(ByteArray<4>{}), 0);
     }
     return Value(Prefix::Parse(Next(), /*length_optional=*/true));
+  }
+  // Of a rule. Everything is the same as nothing, to the kernel and in writing.
+  std::optional<Prefix> Selector(Family family) {
+    const Prefix prefix = Destination(family);
+    return prefix.length() == 0 ? std::nullopt : std::optional(prefix);
   }
   std::uint8_t Protocol() {
     if (Take("kernel")) return 2;
@@ -144,14 +149,15 @@ Rule ParseRule(Words& words, Family family) {
   rule.family = family;
   if (words.Take("pref")) rule.priority = words.Number<std::uint32_t>();
   rule.invert = words.Take("not");
-  if (words.Take("from")) rule.source = words.Destination(family);
-  if (words.Take("to")) rule.destination = words.Destination(family);
+  if (words.Take("from")) rule.source = words.Selector(family);
+  if (words.Take("to")) rule.destination = words.Selector(family);
   if (words.Take("fwmark")) {
     const std::string_view mark = words.Next();
     const auto slash = mark.find('/');
     rule.mark = words.NumberIn<std::uint32_t>(mark.substr(0, slash));
     rule.mark_mask =
         slash == std::string_view::npos ? 0xffffffff : words.NumberIn<std::uint32_t>(mark.substr(slash + 1));
+    if (rule.mark_mask == 0) rule.mark = 0;  // no bit of it counts
   }
   if (words.Take("iif")) rule.input_device = words.Next();
   if (words.Take("oif")) rule.output_device = words.Next();
@@ -171,7 +177,7 @@ Rule ParseRule(Words& words, Family family) {
   } else {
     words.Fail();
   }
-  if (words.Take("suppress_prefixlength")) rule.suppress_prefixlength = words.Number<int>();
+  if (words.Take("suppress_prefixlength")) rule.suppress_prefixlength = words.Number<std::uint16_t>();
   if (words.Take("protocol")) rule.protocol = words.Protocol();
   return rule;
 }

@@ -93,9 +93,19 @@ TEST(Op, RefusesWhatIsNotWhole) {
         "ip -4 route add", "ip -4 route add 10.0.0.0/33 dev adit0", "ip -4 route add default dev adit0 bogus",
         "ip -4 rule add pref 1", "ip -4 rule add pref 1 lookup", "ip -4 rule del pref 1 lookup main",
         "ip -4 address add 10.0.0.1/40 dev adit0", "ip -4 address add 10.0.0.1/24",
-        "ip link set dev adit0 addrgenmode none # was x", "rm -rf /"}) {
+        "ip link set dev adit0 addrgenmode none # was x", "ip -6 address add fd00::2/64 dev  ",
+        "ip rule add pref 4 lookup main suppress_prefixlength -10", "nft add table inet  ", "rm -rf /"}) {
     EXPECT_FALSE(ParseOp(text)) << text;
   }
+}
+
+// Found by the fuzzer's replay (seed 766328323).
+TEST(Op, ARuleForEverythingIsARuleWithoutASelector) {
+  const auto op = ParseOp("ip rule add pref 1 from 0.0.0.0/0 to 10.0.0.0/0 fwmark 0x31/0x0 lookup 5 protocol static");
+  ASSERT_TRUE(op);
+  EXPECT_FALSE(std::get<AddRule>(*op).rule.source);
+  EXPECT_FALSE(std::get<AddRule>(*op).rule.destination);
+  EXPECT_EQ(ParseOp(ToString(*op)), op);
 }
 
 TEST(Op, InverseNamesThePreviousValue) {

@@ -388,6 +388,7 @@ void Tunnel::ForgetSources() {
 
 void Tunnel::OnNetworkChanged(Now now, ControlOutbox& out) {
   ForgetSources();
+  network_changed_at_ = now.boot;
   if (announced_at_ && now.boot - *announced_at_ < kAnnounceInterval) {
     announce_at_ = *announced_at_ + kAnnounceInterval;
   } else {
@@ -405,6 +406,7 @@ void Tunnel::Announce(Now now, ControlOutbox& out) {
     const std::scoped_lock lock(record->peer->mutex);
     const auto& current = record->peer->keypairs.current;
     if (!current || current->IsExpired(now.boot, exchange_.limits)) continue;
+    if (current->created_at > network_changed_at_) continue;  // its handshake came from where we are
     out.to_flush.push_back(FlushRequest{record->peer, /*keepalive_if_none=*/true});
     --left;
   }

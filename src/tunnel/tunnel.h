@@ -114,7 +114,8 @@ class Tunnel {
   void ForgetSources();
   // The same; and peers that we hold a session with are told by a keepalive where we are now: one who is sending to us
   // would go on sending to where we were, as long as we have nothing to send. At once, but a change that comes within
-  // kAnnounceInterval of the last telling is told at its end. Without a session nothing is sent.
+  // kAnnounceInterval of the last telling is told at its end. Nothing is sent without a session, or under one that is
+  // younger than the change.
   void OnNetworkChanged(Now now, ControlOutbox& out);
 
   // ---- peers, by public key
@@ -199,6 +200,7 @@ class Tunnel {
   std::set<std::pair<Instant, std::uint64_t>> timeouts_;  // and the record's sequence
   std::uint64_t next_sequence_ = 0;
   HandshakeCounts counts_;
+  Instant network_changed_at_{};
   std::optional<Instant> announced_at_;
   std::optional<Instant> announce_at_;  // the network changed again since
 };

@@ -26,7 +26,7 @@ as_it_was() { must wait_for 5 is_state before; }
 is_dead() {
   local pid
   pid=$(adit_pid 2>/dev/null) || return 0
-  is_gone "$pid"
+  is_gone "$pid" && flock -n /run/adit/wg0.lock true
 }
 cleaned() { must wait_for 5 is_dead && must says a cleanup wg0 && as_it_was; }
 

@@ -265,7 +265,8 @@ adit_pid() { cat /run/adit/wg0.lock; }
 adit_kill() {
   local pid
   pid=$(adit_pid)
-  kill -KILL "$pid" && wait_for 3 is_gone "$pid"
+  # Its threads die one by one, and the last one's end lets go of the lock.
+  kill -KILL "$pid" && wait_for 3 is_gone "$pid" && wait_for 3 flock -n /run/adit/wg0.lock true
 }
 
 # ask HOST udp|tcp ADDRESS [OPTIONS…]: who the other side says that we are: "answer 10.9.0.2 MICROSECONDS".
