@@ -233,6 +233,7 @@ TEST_F(ForeignChangeTest, AFlushOfEverythingIsMendedByOneLook) {
   InMachine([&](NetlinkSocket& socket) {
     auto routing = MustUp(FullTunnel(), journal_);
     ASSERT_NE(routing, nullptr);
+    Settle(socket);  // the kernel is not at once done with an IPv6 address
     const NetSnapshot up = Snapshot(socket);
     for (const Rule& rule : up.rules) Must(socket.Request(RuleMessage(RTM_DELRULE, rule)));
     for (const Route& route : up.routes) {
