@@ -99,38 +99,6 @@ link set eth1 up
 route add default via 192.168.2.1 dev eth1 metric 100
 IP
 }
-# While both are up either may carry: the peer answers to where it heard us last, and we from where it writes to.
-ethernet_then_no_wifi() {
-  ethernet_up
-  sleep 0.5
-  in_host c ip link set eth0 down
-}
-server_sees() { n s wg show wgs endpoints | grep -q "$1:"; }
-
-scenario 38 "Wi-Fi, then Ethernet with a better metric too, then no Wi-Fi: the source follows, and the download goes on"
-in_host c ip route delete default via 192.168.1.1
-in_host c ip route add default via 192.168.1.1 dev eth0 metric 600
-check "up" adit_up
-pid=$(adit_pid)
-check "the download goes on" download 12 ethernet_then_no_wifi
-check "... after at most 2 s" pause_is_at_most 2000
-check "... by the Ethernet" server_sees 192.168.2.2
-check "... with the same engine" equal "$pid" "$(adit_pid)"
-check "the oracle saw everything" oracle_stop
-check "what went by the new link had its address" at_least 10 "$outer and src host 192.168.2.2"
-check "... and nothing the old one" no_more_than 0 "udp and dst port $kTunnelPort and not src host 192.168.2.2"
-in_host c ip link set eth0 up
-in_host c ip route add default via 192.168.1.1 dev eth0 metric 600
-check "by the Wi-Fi once more, when the Ethernet is gone" wait_for 3 ping_c -c 1 10.9.0.1
-in_host r ip link delete lan_c2
-check "the tunnel is back on the Wi-Fi" wait_for 3 server_sees 192.168.1.2
-keepalives drop
-control "if the peer is not told, a download ends with the uplink" fails download 6 change_address 192.168.1.2 192.168.1.5
-in_host c nft delete table ip foreign_test
-change_address 192.168.1.5 192.168.1.2
-check "down" adit_down
-passes
-
 scenario 56 "roaming to an uplink with a smaller MTU: the tunnel's MTU goes down with it and up again, and so does the clamp"
 mtu_is() { [[ $(in_host c cat /sys/class/net/wg0/mtu) == "$1" ]]; }
 clamp_is() { in_host c nft list chain inet adit-wg0 clamp | grep -q "maxseg size set $1"; }
