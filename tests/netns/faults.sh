@@ -23,12 +23,7 @@ must() { "$@" || { cat "$tmp/said" "$tmp/difference" 2>/dev/null; echo "NOT OK: 
 says() { "$@" >"$tmp/said" 2>&1; }
 as_it_was() { must wait_for 5 is_state before; }
 # The fault's file goes a moment before the process does.
-is_dead() {
-  local pid
-  pid=$(adit_pid 2>/dev/null) || return 0
-  is_gone "$pid" && flock -n /run/adit/wg0.lock true
-}
-cleaned() { must wait_for 5 is_dead && must says a cleanup wg0 && as_it_was; }
+cleaned() { must wait_for 5 adit_is_dead && must says a cleanup wg0 && as_it_was; }
 
 snapshot c
 sorted_state >"$tmp/before"

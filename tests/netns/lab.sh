@@ -263,10 +263,13 @@ adit_down() { a down wg0; }
 # The daemon's process, as its lock file says.
 adit_pid() { cat /run/adit/wg0.lock; }
 adit_kill() {
+  kill -KILL "$(adit_pid)" && wait_for 3 adit_is_dead
+}
+# Its threads die one by one, and the last one's end lets go of the lock.
+adit_is_dead() {
   local pid
-  pid=$(adit_pid)
-  # Its threads die one by one, and the last one's end lets go of the lock.
-  kill -KILL "$pid" && wait_for 3 is_gone "$pid" && wait_for 3 flock -n /run/adit/wg0.lock true
+  pid=$(adit_pid 2>/dev/null) || return 0
+  is_gone "$pid" && flock -n /run/adit/wg0.lock true
 }
 
 # ask HOST udp|tcp ADDRESS [OPTIONS…]: who the other side says that we are: "answer 10.9.0.2 MICROSECONDS".
