@@ -41,8 +41,8 @@ Filters AskFilters(const Explanation& told, const std::vector<std::string>& tunn
                            .mark = told.query.mark,
                            .source = told.kernel.source,
                            .destination = told.query.destination};
-  for (const std::string& tunnel : tunnels) {
-    if (!is_local) break;
+  // Our tables are judged on their way out of this machine, so what comes in by a device is not asked about.
+  for (const std::string& tunnel : is_local ? tunnels : std::vector<std::string>()) {
     if (const auto line = AskTunnel(RunFilesOf(tunnel).socket, "judge " + ToQuestion(packet), kAnswerTimeout)) {
       if (auto answer = ParseAnswer(*line); answer && !answer->table.empty()) {
         filters.ours.emplace_back(tunnel, std::move(*answer));

@@ -348,7 +348,8 @@ void TunnelRun::LookAfterFirewall() {
     spdlog::error("the firewall does not follow the LAN: {}", fresh.error().message);
   }
   // What comes out of the tunnel is clamped to its MTU, which follows the network.
-  if (FirewallConfig config = firewall_->config(); routing_ && config.mtu != routing_->plan().mtu) {
+  if (routing_ && firewall_->config().mtu != routing_->plan().mtu) {
+    FirewallConfig config = firewall_->config();
     config.mtu = routing_->plan().mtu;
     if (Status clamped = firewall_->Update(config); !clamped) {
       spdlog::error("the firewall does not follow the tunnel's MTU: {}", clamped.error().message);
@@ -525,9 +526,9 @@ Status TunnelRun::Reload() {
     }
   }
 
-  const auto plan = routing_->PlanAgain(ToRoutingConfig(loaded->conf, endpoints, name_));
-  if (!plan) return stays(plan.error().message);
   const RoutingConfig wanted = ToRoutingConfig(loaded->conf, endpoints, name_);
+  const auto plan = routing_->PlanAgain(wanted);
+  if (!plan) return stays(plan.error().message);
   const std::uint32_t old_mark = SocketMark(routing_->plan());
   // What refuses more comes before anything else changes, what refuses less after it: at every moment only that leaves
   // which the old or the new file lets out. In between both stand.

@@ -76,6 +76,12 @@ std::string RefusalOf(const Error& error, const FirewallConfig& config) {
   return fmt::format("KillSwitch = {} is not possible here: {}", ToString(config.kill_switch), error.message);
 }
 
+// What a gateway needs beside the table.
+std::vector<Op> SettingsOf(std::vector<Op> ops) {
+  std::erase_if(ops, [](const Op& op) { return !std::holds_alternative<SetSysctl>(op); });
+  return ops;
+}
+
 }  // namespace
 
 Status FirewallTarget::Prepare(Op& op) {
@@ -258,10 +264,8 @@ Status Firewall::Update(const FirewallConfig& config) {
 }
 
 Status Firewall::StopBeingGateway() {
-  std::vector<Op> settings = applied_;
-  std::erase_if(settings, [](const Op& op) { return !std::holds_alternative<SetSysctl>(op); });
   FirewallTarget target(socket_, nullptr);
-  if (Status undone = UndoOps(target, settings); !undone) return undone;
+  if (Status undone = UndoOps(target, SettingsOf(applied_)); !undone) return undone;
   std::erase_if(applied_, [](const Op& op) { return std::holds_alternative<SetSysctl>(op); });
   return {};
 }
@@ -273,10 +277,8 @@ Status Firewall::Reload(const FirewallConfig& config, const NetSnapshot& snapsho
   if (Status updated = Update(config); !updated)
     return FailErrno(updated.error().code, "{}", RefusalOf(updated.error(), config));
   Status outcome;
-  std::vector<Op> settings;
   if (config.gateway && !was_gateway) {
-    settings = FirewallOps(config, snapshot);
-    std::erase_if(settings, [](const Op& op) { return !std::holds_alternative<SetSysctl>(op); });
+    std::vector<Op> settings = SettingsOf(FirewallOps(config, snapshot));
     FirewallTarget target(socket_, &config_);
     outcome = ApplyOps(target, journal_, settings).status;
     if (outcome) std::ranges::copy(settings, std::back_inserter(applied_));
@@ -299,10 +301,8 @@ Status Firewall::Reload(const FirewallConfig& config, const NetSnapshot& snapsho
   } else if (!config.gateway && was_gateway) {
     // The journal has them still.
     applied_ = applied_before;
-    settings = applied_;
-    std::erase_if(settings, [](const Op& op) { return !std::holds_alternative<SetSysctl>(op); });
     FirewallTarget target(socket_, nullptr);
-    for (const Status& again : target.Do(settings)) {
+    for (const Status& again : target.Do(SettingsOf(applied_))) {
       if (!again) error.message += "; and: " + again.error().message;
     }
   }

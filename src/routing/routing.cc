@@ -231,24 +231,20 @@ Status Routing::ShortenJournal() {
 
 namespace {
 
-// Somebody set the tunnel's MTU after we did: it is his, and does not follow the network any more until it is ours
-// again.
-bool HasForeignMtu(std::span<const Op> in_force, const NetSnapshot& snapshot) {
-  return std::ranges::any_of(in_force, [&](const Op& op) {
-    const auto* const set = std::get_if<SetMtu>(&op);
-    const Link* const link = set != nullptr ? snapshot.FindLink(set->device) : nullptr;
-    return link != nullptr && link->mtu != set->mtu;
-  });
+// The MTU that we set, if somebody set another one since: that is his, and does not follow the network any more until
+// it is ours again.
+const SetMtu* OverriddenMtu(std::span<const Op> in_force, const NetSnapshot& snapshot) {
+  for (const Op& op : in_force) {
+    const auto* const ours = std::get_if<SetMtu>(&op);
+    const Link* const link = ours != nullptr ? snapshot.FindLink(ours->device) : nullptr;
+    if (link != nullptr && link->mtu != ours->mtu) return ours;
+  }
+  return nullptr;
 }
 
-void KeepMtu(std::span<const Op> in_force, Plan& plan) {
-  for (const Op& old : in_force) {
-    const auto* const ours = std::get_if<SetMtu>(&old);
-    if (ours == nullptr) continue;
-    for (Op& op : plan.ops) {
-      auto* const wanted = std::get_if<SetMtu>(&op);
-      if (wanted != nullptr && wanted->device == ours->device) wanted->mtu = plan.mtu = ours->mtu;
-    }
+void Keep(const SetMtu& ours, Plan& plan) {
+  for (Op& op : plan.ops) {
+    if (auto* const wanted = std::get_if<SetMtu>(&op)) wanted->mtu = plan.mtu = ours.mtu;
   }
 }
 
@@ -265,13 +261,13 @@ RepairReport Routing::Reconcile(const RoutingConfig& config, const std::function
   harmed_.clear();
   const std::vector<Op> before = ops();
   report = PutBack(Missing(before, *snapshot));
-  const bool is_mtu_foreign = HasForeignMtu(before, *snapshot);
+  const SetMtu* const overridden = OverriddenMtu(before, *snapshot);
   auto plan = MakePlan(Anchored(config), Without(std::move(*snapshot), before));
   if (!plan) {
     fail(plan.error());
     return report;
   }
-  if (is_mtu_foreign) KeepMtu(before, *plan);
+  if (overridden != nullptr) Keep(*overridden, *plan);
   const std::size_t changes = Diff(before, plan->ops).size();
   if (changes == 0) {
     plan_.questions = plan->questions;
