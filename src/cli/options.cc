@@ -142,7 +142,8 @@ std::expected<Command, NoCommand> ParseCommandLine(std::span<const std::string> 
   std::string mark;
   std::string uid;
   ExplainCommand explain;
-  CLI::App* explain_app = add("explain", "Say where a packet would go, and which rule, route and firewall rule decide it");
+  CLI::App* explain_app =
+      add("explain", "Say where a packet would go, and which rule, route and firewall rule decide it");
   explain_app->add_option("DEST", destination, "An IP address")->required();
   explain_app->add_option("--mark", mark, "The packet's mark (fwmark), 0x1000 or 4096");
   explain_app->add_option("--uid", uid, "The number of the user whose packet it is");

@@ -87,6 +87,11 @@ class Engine::Impl {
     } else {
       return std::unexpected(watch.error());
     }
+    if (auto lookup = LinkLookup::Open()) {
+      link_lookup_ = std::move(*lookup);
+    } else {
+      return std::unexpected(lookup.error());
+    }
     const auto watch = [this](std::unique_ptr<FdWatch>& into, int fd, auto on_ready) -> Status {
       auto opened = FdWatch::Open(control_, fd, std::move(on_ready));
       if (!opened) return std::unexpected(opened.error());
@@ -340,7 +345,14 @@ class Engine::Impl {
   // Addresses or routes changed: what we know of our own addresses may be wrong, what we know of the peers' is not.
   void OnNetworkChanged() {
     if (!network_watch_->Process()) return;
-    tunnel_.OnNetworkChanged(BothNow(), outbox_);
+    const auto find_links = [this](const Endpoint& path) {
+      const IpAddress& source = path.source.ip;
+      LinksOfPath links{.route = link_lookup_->RouteTo(path.remote.ip, source, fwmark_)};
+      // Where nothing is out of the ordinary one question is enough.
+      if (path.source.is_set() && links.route != path.source.interface_index) links.home = link_lookup_->HomeOf(source);
+      return links;
+    };
+    tunnel_.OnNetworkChanged(BothNow(), find_links, outbox_);
     CarryOut();
   }
 
@@ -466,6 +478,7 @@ class Engine::Impl {
   BootTimer timer_;
   std::unique_ptr<LinkWatch> link_watch_;
   std::unique_ptr<NetworkWatch> network_watch_;
+  std::unique_ptr<LinkLookup> link_lookup_;
   bool has_ended_ = false;
   const std::shared_ptr<int> alive_ = std::make_shared<int>();
   std::unique_ptr<FdWatch> bell_fd_, timer_fd_, link_fd_, network_fd_;  // last: their handlers use all of the above

@@ -1,6 +1,7 @@
 #include "engine/link_watch.h"
 
 #include <fcntl.h>
+#include <ifaddrs.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <netlink/msg.h>
@@ -132,6 +133,66 @@ int LinkWatch::OnMessage(nl_msg* message) {
   state_.is_up = (info->ifi_flags & IFF_UP) != 0;
   if (const nlattr* mtu = nlmsg_find_attr(header, sizeof(ifinfomsg), IFLA_MTU)) state_.mtu = nla_get_u32(mtu);
   return NL_OK;
+}
+
+Result<std::unique_ptr<LinkLookup>> LinkLookup::Open() {
+  std::unique_ptr<LinkLookup> lookup(new LinkLookup);
+  const auto opened = OpenListener();
+  if (!opened) return std::unexpected(opened.error());
+  lookup->socket_ = *opened;
+  return lookup;
+}
+
+LinkLookup::~LinkLookup() {
+  if (socket_ != nullptr) nl_socket_free(socket_);
+}
+
+std::uint32_t LinkLookup::RouteTo(const IpAddress& to, const IpAddress& from, std::uint32_t mark) {
+  const auto put = [](nl_msg* message, int attribute, const IpAddress& ip) {
+    CHECK(nla_put(message, attribute, static_cast<int>(ip.bits() / 8), ip.bytes().data()) == 0);
+  };
+  rtmsg route{};
+  route.rtm_family = to.is_v4() ? AF_INET : AF_INET6;
+  route.rtm_dst_len = static_cast<std::uint8_t>(to.bits());
+  if (!from.is_unspecified()) route.rtm_src_len = static_cast<std::uint8_t>(from.bits());
+  nl_msg* message = nlmsg_alloc_simple(RTM_GETROUTE, NLM_F_REQUEST);
+  CHECK(message != nullptr);
+  CHECK(nlmsg_append(message, &route, sizeof route, NLMSG_ALIGNTO) == 0);
+  put(message, RTA_DST, to);
+  if (!from.is_unspecified()) put(message, RTA_SRC, from);
+  if (mark != 0) CHECK(nla_put_u32(message, RTA_MARK, mark) == 0);
+  std::uint32_t link = 0;
+  nl_socket_modify_cb(
+      socket_, NL_CB_VALID, NL_CB_CUSTOM,
+      [](nl_msg* reply, void* into) -> int {
+        nlmsghdr* header = nlmsg_hdr(reply);
+        if (header->nlmsg_type != RTM_NEWROUTE || !nlmsg_valid_hdr(header, sizeof(rtmsg))) return NL_SKIP;
+        const auto* answer = static_cast<const rtmsg*>(nlmsg_data(header));
+        const nlattr* index = nlmsg_find_attr(header, sizeof(rtmsg), RTA_OIF);
+        // IPv6 answers with the unreachable route itself.
+        if (answer->rtm_type == RTN_UNICAST && index != nullptr) {
+          *static_cast<std::uint32_t*>(into) = nla_get_u32(index);
+        }
+        return NL_OK;
+      },
+      &link);
+  // The answer to a question about a route is there when the question has been sent.
+  if (nl_send_auto(socket_, message) >= 0) nl_recvmsgs_default(socket_);
+  nlmsg_free(message);
+  return link;
+}
+
+std::uint32_t LinkLookup::HomeOf(const IpAddress& ip) {
+  ifaddrs* list = nullptr;
+  if (getifaddrs(&list) != 0) return 0;
+  std::uint32_t link = 0;
+  for (const ifaddrs* entry = list; entry != nullptr && link == 0; entry = entry->ifa_next) {
+    if (entry->ifa_addr == nullptr) continue;
+    const auto address = SocketAddress::FromSockaddr(entry->ifa_addr);
+    if (address && address->ip == ip) link = if_nametoindex(entry->ifa_name);
+  }
+  freeifaddrs(list);
+  return link;
 }
 
 Result<std::unique_ptr<NetworkWatch>> NetworkWatch::Open() {

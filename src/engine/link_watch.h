@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "base/address.h"
 #include "base/result.h"
 
 struct nl_sock;
@@ -62,6 +63,25 @@ class NetworkWatch {
   NetworkWatch() = default;
   nl_sock* socket_ = nullptr;
   bool has_news_ = false;
+};
+
+// Asks the kernel which links a datagram has to do with. Control thread only; one question takes some 10 us.
+class LinkLookup {
+ public:
+  static Result<std::unique_ptr<LinkLookup>> Open();
+  ~LinkLookup();
+  LinkLookup(const LinkLookup&) = delete;
+  LinkLookup& operator=(const LinkLookup&) = delete;
+
+  // The interface by which a datagram of this mark leaves for `to`, from `from` if it is set; 0 if it does not, or if
+  // the kernel does not say.
+  std::uint32_t RouteTo(const IpAddress& to, const IpAddress& from, std::uint32_t mark);
+  // The interface that `ip` is an address of; 0 if of none.
+  std::uint32_t HomeOf(const IpAddress& ip);
+
+ private:
+  LinkLookup() = default;
+  nl_sock* socket_ = nullptr;
 };
 
 }  // namespace adit

@@ -88,6 +88,13 @@ inline constexpr std::size_t kInitiationsPerTurn = 16;
 inline constexpr Duration kAnnounceInterval = 250ms;
 inline constexpr std::size_t kAnnouncedPeers = 256;
 
+// How long an address of a link that the route to the peer has left is not answered from. A peer who hears us follows
+// within a round trip; one who still writes there after two retransmissions of a handshake does not hear us from where
+// we send now, and the old address is the better try.
+inline constexpr Duration kAbandonFor = 10s;
+// Each costs a question to the kernel, some 10 us.
+inline constexpr std::size_t kJudgedPeers = 256;
+
 // Handshakes per source while under load: IPv4 address or IPv6 /64.
 inline constexpr std::uint32_t kHandshakesPerSecond = 20;
 inline constexpr std::uint32_t kHandshakesBurst = 5;

@@ -145,7 +145,7 @@ ReceiveVerdict OnReceived(const std::shared_ptr<Peer>& peer, const std::shared_p
     verdict.is_removed = true;
     return verdict;
   }
-  peer->endpoint = facts.from;
+  peer->endpoint = peer->AnswerTo(facts.from, now);
   if (peer->keypairs.Promote(keypair, peer->retired)) {
     peer->timers.OnHandshakeComplete();
     peer->is_newly_confirmed = true;

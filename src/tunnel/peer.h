@@ -81,6 +81,15 @@ class Peer {
   bool is_newly_confirmed = false;
   bool is_in_inbox = false;
   std::vector<std::shared_ptr<Keypair>> retired;  // to be taken out of the index table
+  // Ours, and not answered from until then: the route to the peer has left its link (tunnel.h).
+  LocalSource abandoned_source;
+  Instant abandoned_until{};
+
+  // How a peer who writes from `from.remote` to `from.source` is answered.
+  Endpoint AnswerTo(const Endpoint& from, Instant now) const {
+    const bool is_abandoned = now < abandoned_until && from.source == abandoned_source;
+    return is_abandoned ? Endpoint{from.remote, {}} : from;
+  }
 };
 
 // Peers about which the data threads have something to say to the control thread. Bounded by the number of peers: each

@@ -164,7 +164,7 @@ class Core {
     Settle();
   }
   void ChangeNetwork() {
-    tunnel.OnNetworkChanged(clock_.now(), outbox);
+    tunnel.OnNetworkChanged(clock_.now(), [this](const Endpoint&) { return links; }, outbox);
     Settle();
   }
   void SetUp(bool up) {
@@ -279,6 +279,7 @@ class Core {
   std::vector<Packet> received;  // what went into the TUN, but for:
   std::vector<Packet> icmp_answers;
   bool can_send = true;  // false: the kernel refuses every datagram
+  LinksOfPath links;     // of every path
 
   SocketAddress address;
   SeededRandom random;

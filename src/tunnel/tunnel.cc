@@ -77,7 +77,7 @@ void Tunnel::HandleInitiation(const HandshakeDatagram& datagram, Now now, Contro
   // The handshake we may have begun ourselves is superseded: its answer will find no state.
   const bool have_crossed = record.handshake_index.has_value();
   ForgetHandshakeIndex(record);
-  OnHandshakePacketReceived(record, datagram, now);
+  const Endpoint answer_to = OnHandshakePacketReceived(record, datagram, now);
 
   ResponseMessage response;
   const std::uint32_t index = PickIndex();
@@ -94,7 +94,7 @@ void Tunnel::HandleInitiation(const HandshakeDatagram& datagram, Now now, Contro
     record.peer->timers.OnAuthenticatedPacketSent();
     record.peer->timers.OnAuthenticatedPacketEitherWay(now.boot);
   }
-  Send(BytesOf(response), datagram.from, kHandshakeTos, record.peer, out);
+  Send(BytesOf(response), answer_to, kHandshakeTos, record.peer, out);
   ++counts_.responses_sent;
   Reschedule(record);
 }
@@ -138,12 +138,13 @@ void Tunnel::HandleCookieReply(const HandshakeDatagram& datagram, Now now) {
   ++counts_.cookies_received;
 }
 
-void Tunnel::OnHandshakePacketReceived(Record& record, const HandshakeDatagram& datagram, Now now) {
+Endpoint Tunnel::OnHandshakePacketReceived(Record& record, const HandshakeDatagram& datagram, Now now) {
   record.peer->rx_bytes.fetch_add(datagram.size, std::memory_order_relaxed);
   const std::scoped_lock lock(record.peer->mutex);
-  record.peer->endpoint = datagram.from;
+  record.peer->endpoint = record.peer->AnswerTo(datagram.from, now.boot);
   record.peer->timers.OnAuthenticatedPacketReceived();
   record.peer->timers.OnAuthenticatedPacketEitherWay(now.boot);
+  return *record.peer->endpoint;
 }
 
 bool Tunnel::InstallSession(Record& record, Now now) {
@@ -386,7 +387,40 @@ void Tunnel::ForgetSources() {
   }
 }
 
-void Tunnel::OnNetworkChanged(Now now, ControlOutbox& out) {
+// Only a change of the route's link abandons: who has always answered from an address of one link by another goes on,
+// as does an address that stands on no link of its own (a service address on lo). A source that was forgotten already
+// is judged as the peer showed it last, because a new uplink comes in several changes, the route after the address.
+void Tunnel::JudgeSource(Record& record, Instant now, const FindLinks& find_links) {
+  Peer& peer = *record.peer;
+  Endpoint path;
+  {
+    const std::scoped_lock lock(peer.mutex);
+    if (!peer.endpoint) return;
+    path = *peer.endpoint;
+  }
+  if (path.source.is_set()) record.shown_source = path.source;
+  const bool is_same_family = record.shown_source.ip.is_v4() == path.remote.ip.is_v4();
+  path.source = is_same_family ? record.shown_source : LocalSource{};
+  const LinksOfPath links = find_links(path);
+  if (links.route == 0) return;
+  const bool route_moved = std::exchange(record.route_link, links.route) != links.route;
+  if (!path.source.is_set()) return;
+  const std::scoped_lock lock(peer.mutex);
+  if (links.route == path.source.interface_index) {
+    peer.abandoned_until = {};  // it is back
+  } else if (route_moved && links.home == path.source.interface_index) {
+    peer.abandoned_source = path.source;
+    peer.abandoned_until = now + kAbandonFor;
+  }
+}
+
+void Tunnel::OnNetworkChanged(Now now, const FindLinks& find_links, ControlOutbox& out) {
+  if (now.boot - judging_since_ >= kAnnounceInterval) judging_since_ = now.boot, judged_ = 0;
+  for (const auto& [sequence, record] : by_sequence_) {
+    if (judged_ >= kJudgedPeers) break;
+    ++judged_;
+    JudgeSource(*record, now.boot, find_links);
+  }
   ForgetSources();
   network_changed_at_ = now.boot;
   if (announced_at_ && now.boot - *announced_at_ < kAnnounceInterval) {

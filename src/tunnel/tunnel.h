@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -39,6 +40,13 @@ struct OutgoingHandshake {
   std::uint8_t tos = 0;
   std::shared_ptr<Peer> peer;
 };
+
+// Where the kernel would send from and to. 0: unknown, or nowhere.
+struct LinksOfPath {
+  std::uint32_t route = 0;  // the interface that the route to the peer leads to, asked with our source if there is one
+  std::uint32_t home = 0;   // the interface that our source is an address of
+};
+using FindLinks = std::function<LinksOfPath(const Endpoint& path)>;
 
 // A request to a data thread: send what waits for the peer; if nothing does and it is asked for, a keepalive.
 struct FlushRequest {
@@ -116,7 +124,11 @@ class Tunnel {
   // would go on sending to where we were, as long as we have nothing to send. At once, but a change that comes within
   // kAnnounceInterval of the last telling is told at its end. Nothing is sent without a session, or under one that is
   // younger than the change.
-  void OnNetworkChanged(Now now, ControlOutbox& out);
+  //
+  // An address of a link that the route to the peer has just left is abandoned for kAbandonFor: what the peer sent
+  // there before it heard from us must not make us answer from there again, with the old link's address on the new
+  // link. `find_links` is asked about at most kJudgedPeers per kAnnounceInterval.
+  void OnNetworkChanged(Now now, const FindLinks& find_links, ControlOutbox& out);
 
   // ---- peers, by public key
   bool HasPeer(const PublicKey& key) const { return by_key_.contains(key); }
@@ -162,11 +174,16 @@ class Tunnel {
     CookieJar cookies;
     PresharedKey preshared_key;
     std::optional<WallTime> last_handshake;
+    // What the last changes of the network showed: the address of ours that the peer wrote to, and the link of its
+    // route.
+    LocalSource shown_source;
+    std::uint32_t route_link = 0;
     std::optional<Instant> scheduled_at;           // its entry in timeouts_
     std::optional<std::uint32_t> handshake_index;  // its entry in handshakes_by_index_
   };
 
   void Service(Record& record, Now now, ControlOutbox& out);
+  void JudgeSource(Record& record, Instant now, const FindLinks& find_links);
   void Announce(Now now, ControlOutbox& out);
   void Reschedule(Record& record);
   void SendInitiation(Record& record, bool is_retry, Now now, ControlOutbox& out);
@@ -174,7 +191,8 @@ class Tunnel {
   void HandleResponse(const HandshakeDatagram& datagram, Now now, ControlOutbox& out);
   void HandleCookieReply(const HandshakeDatagram& datagram, Now now);
   bool InstallSession(Record& record, Now now);
-  void OnHandshakePacketReceived(Record& record, const HandshakeDatagram& datagram, Now now);
+  // Returns where the answer goes.
+  Endpoint OnHandshakePacketReceived(Record& record, const HandshakeDatagram& datagram, Now now);
   void EndSessions(Record& record);
   void ForgetHandshakeIndex(Record& record);
   std::size_t PurgeStaged(Peer& peer);  // REQUIRES: peer.mutex is held
@@ -203,6 +221,8 @@ class Tunnel {
   Instant network_changed_at_{};
   std::optional<Instant> announced_at_;
   std::optional<Instant> announce_at_;  // the network changed again since
+  Instant judging_since_{};
+  std::size_t judged_ = 0;  // since then
 };
 
 }  // namespace adit

@@ -456,6 +456,66 @@ TEST_F(TunnelTimers, AfterAChangeOfTheNetworkThePeerIsToldAtOnce) {
   EXPECT_EQ(bob().TakeOne().to, At("198.51.100.77:4242"));
 }
 
+// Another uplink comes and takes the route, while what the peer sent to the first still arrives.
+TEST_F(TunnelTimers, AnAddressOfTheLinkThatTheRouteHasLeftIsNotAnsweredFrom) {
+  constexpr std::uint32_t kOld = Core::kInterface, kNew = 8;
+  const auto source_after_hearing = [this] {
+    bob().Send(TestPair::ToAlice());
+    pair_.Drive();
+    return alice().peer()->endpoint->source;
+  };
+  pair_.Connect();
+  alice().links = {.route = kOld, .home = kOld};
+  alice().ChangeNetwork();  // the address, before its route
+  EXPECT_TRUE(source_after_hearing().is_set());
+  alice().ChangeNetwork();
+  alice().links.route = kNew;
+  alice().ChangeNetwork();  // the peer has shown nothing since the last change
+  EXPECT_FALSE(source_after_hearing().is_set());
+  pair_.Pass(kAbandonFor - 1s);
+  EXPECT_FALSE(source_after_hearing().is_set());
+  pair_.Pass(2s);
+  EXPECT_TRUE(source_after_hearing().is_set()) << "the peer does not hear us otherwise";
+  alice().ChangeNetwork();
+  EXPECT_TRUE(source_after_hearing().is_set()) << "the route has not moved";
+
+  alice().links.route = kOld;
+  alice().ChangeNetwork();
+  alice().links.route = kNew;
+  alice().ChangeNetwork();
+  EXPECT_FALSE(source_after_hearing().is_set());
+  alice().links.route = kOld;
+  alice().ChangeNetwork();
+  EXPECT_TRUE(source_after_hearing().is_set()) << "the route is back";
+}
+
+TEST_F(TunnelTimers, AnAddressThatIsOfNoLinkOfItsOwnIsKeptWhereverTheRouteLeads) {
+  pair_.Connect();
+  alice().links = {.route = Core::kInterface, .home = 1};  // a service address on lo
+  alice().ChangeNetwork();
+  alice().links.route = 8;
+  alice().ChangeNetwork();
+  bob().Send(TestPair::ToAlice());
+  pair_.Drive();
+  EXPECT_TRUE(alice().peer()->endpoint->source.is_set());
+}
+
+TEST_F(TunnelTimers, AHandshakeIsNotAnsweredFromAnAbandonedAddressEither) {
+  pair_.Connect();
+  alice().links = {.route = 8, .home = Core::kInterface};
+  alice().ChangeNetwork();
+  pair_.Pass(6s);  // the last handshake is too young
+  Forget();
+  bob().BeginHandshake();
+  pair_.Drive();
+  bool has_answered = false;
+  for (const Datagram& datagram : alice().sent) {
+    has_answered |= datagram.is(MessageType::kResponse);
+    EXPECT_FALSE(datagram.sent_from.is_set());
+  }
+  EXPECT_TRUE(has_answered);
+}
+
 TEST_F(TunnelTimers, ABurstOfChangesIsToldAtItsBeginningAndItsEnd) {
   pair_.Connect();
   Forget();

@@ -62,7 +62,7 @@
 #   35  interface name taken                       refusals.sh
 #   36  10,000 foreign changes                     src/routing/foreign_change_test.cc
 #   37  address change during a transfer           roam.sh
-#   38  Wi-Fi to Ethernet                          -
+#   38  Wi-Fi to Ethernet                          roam.sh
 #   39  suspend                                    roam.sh            1 s instead of 200
 #   40  DHCP renewal under the kill switch         firewall.sh
 #   41  uplink back with another gateway           roam.sh            2 s instead of 10 min

@@ -99,6 +99,43 @@ IP
 }
 server_sees() { n s wg show wgs endpoints | grep -q "$1:"; }
 
+# Both uplinks stay for a second, in which the download goes on by the better one.
+ethernet_then_no_wifi() {
+  ethernet_up
+  sleep 1
+  in_host c ip link set eth0 down
+}
+from_the_old_address() { ping_c -c 1 -I 192.168.1.2 203.0.113.10 || true; }
+
+scenario 38 "Wi-Fi, then Ethernet with a better metric too, then no Wi-Fi: the source follows, and the download goes on"
+in_host c ip route replace default via 192.168.1.1 dev eth0 metric 600
+in_host c ip route delete default via 192.168.1.1 metric 0 2>/dev/null || true
+check "up" adit_up
+pid=$(adit_pid)
+for round in 1 2 3; do
+  check "the download goes on ($round)" download 12 ethernet_then_no_wifi
+  check "... after at most 2 s" pause_is_at_most 2000
+  check "... by the Ethernet" server_sees 192.168.2.2
+  check "... with the same engine" equal "$pid" "$(adit_pid)"
+  in_host c ip link set eth0 up
+  check "the oracle saw everything" oracle_stop
+  check "what went by the new link had its address" at_least 10 "$outer and src host 192.168.2.2"
+  # The kernel tells of a route after it has begun to use it.
+  check "... and nothing the old one, but for the first moment" no_more_than 3 "udp and dst port $kTunnelPort and not src host 192.168.2.2"
+  in_host c ip route add default via 192.168.1.1 dev eth0 metric 600
+  in_host r ip link delete lan_c2
+  check "the tunnel is back on the Wi-Fi" wait_for 3 server_sees 192.168.1.2
+done
+check "down" adit_down
+ethernet_up
+from_the_old_address
+check "the oracle saw everything" oracle_stop
+control "without the tunnel an address of the old link is seen on the new one" at_least 1 "icmp and src host 192.168.1.2"
+in_host r ip link delete lan_c2
+in_host c ip route replace default via 192.168.1.1
+in_host c ip route delete default via 192.168.1.1 metric 600
+passes
+
 scenario 56 "roaming to an uplink with a smaller MTU: the tunnel's MTU goes down with it and up again, and so does the clamp"
 mtu_is() { [[ $(in_host c cat /sys/class/net/wg0/mtu) == "$1" ]]; }
 clamp_is() { in_host c nft list chain inet adit-wg0 clamp | grep -q "maxseg size set $1"; }
