@@ -527,6 +527,14 @@ Status TunnelRun::Reload() {
   }
 
   const RoutingConfig wanted = ToRoutingConfig(loaded->conf, endpoints, name_);
+  // Both ways at once, for the moment of a change, would be a third one.
+  const LoopAvoidance in_force = routing_->plan().loop_avoidance;
+  if (wanted.loop_avoidance != LoopAvoidance::kAuto && in_force != LoopAvoidance::kAuto &&
+      wanted.loop_avoidance != in_force) {
+    return stays(
+        fmt::format("LoopAvoidance = {} is not possible while {} is in force; `adit down` and `adit up` apply it",
+                    ToString(wanted.loop_avoidance), ToString(in_force)));
+  }
   const auto plan = routing_->PlanAgain(wanted);
   if (!plan) return stays(plan.error().message);
   const std::uint32_t old_mark = SocketMark(routing_->plan());
@@ -573,18 +581,17 @@ Status TunnelRun::Reload() {
     return stays(routed.error().message);
   }
   for (const std::string& warning : plan->warnings) spdlog::warn("{}", warning);
-  if (conf_.interface.dns_servers != loaded->conf.interface.dns_servers ||
-      conf_.interface.dns_search_domains != loaded->conf.interface.dns_search_domains) {
-    spdlog::warn("DNS is not reloaded; `adit down` and `adit up` apply it");
-  }
-  if (conf_.interface.loop_avoidance != loaded->conf.interface.loop_avoidance) {
-    spdlog::warn("LoopAvoidance is not reloaded; `adit down` and `adit up` apply it");
-  }
+  const bool has_other_dns = conf_.interface.dns_servers != loaded->conf.interface.dns_servers ||
+                             conf_.interface.dns_search_domains != loaded->conf.interface.dns_search_domains;
   for (const ConfPeer& peer : loaded->conf.peers) {
     if (!peer.name.empty()) facts_.peer_names[peer.public_key] = peer.name;
   }
   conf_ = std::move(loaded->conf);
   endpoints_ = std::move(endpoints);
+  if (has_other_dns) {
+    if (Status removed = dns_->Remove(); !removed) spdlog::warn("the DNS from before: {}", removed.error().message);
+    ApplyDns();
+  }
   Status opened;
   if (firewall_ && !WantsFirewall(wanted)) {
     opened = firewall_->Discard();

@@ -64,6 +64,27 @@ down wg1
 check "after the last one the file is as it was" resolv_conf_is_own
 check "... and nothing is kept" equal lock "$(ls /var/lib/adit/dns)"
 
+# ---- a reload ----
+cp "$conf" "$tmp/old.conf"
+reloads() { sed "$1" "$tmp/old.conf" >"$conf" && n near "$adit" reload wg0; }
+up wg0
+check "reload with another server" reloads 's/^DNS.*/DNS = 10.9.0.54/'
+check "... it is asked" asks 10.9.0.54
+check "... and status names it" says 10.9.0.54
+check "reload with a file that is wrong" fails reloads 's/^DNS.*/DNS = 10.9.0/'
+check "... changes nothing" asks 10.9.0.54
+check "reload without DNS" reloads '/^DNS/d'
+check "... and resolv.conf is as it was" resolv_conf_is_own
+check "reload with it" reloads ''
+check "... and it is asked again" asks 10.9.0.53
+check "another way to avoid loops is refused" exits_saying 1 "LoopAvoidance = routes is not possible while rules is in force" \
+  reloads 's/^DNS.*/&\nLoopAvoidance = routes/'
+check "the way that is in force is not" reloads 's/^DNS.*/&\nLoopAvoidance = rules/'
+cp "$tmp/old.conf" "$conf"
+down wg0
+check "after it the file is as it was" resolv_conf_is_own
+check "... and nothing is kept" equal lock "$(ls /var/lib/adit/dns)"
+
 scenario 53 "resolv.conf trampled"
 up wg0 off
 printf 'nameserver 198.51.100.1\n' >/etc/resolv.conf

@@ -16,12 +16,6 @@ says() {
   grep -qF -- "$1" "$tmp/texts" || { cat "$tmp/texts"; return 1; }
 }
 is_silent_about() { ! says "$1"; }
-exits() {
-  local expected=$1 code=0
-  shift
-  "$@" >"$tmp/out" 2>&1 || code=$?
-  ((code == expected)) || { echo "exit status $code, not $expected:"; cat "$tmp/out"; return 1; }
-}
 
 snapshot c
 check "a machine without problems: exit status 0" exits 0 doctor

@@ -54,11 +54,6 @@ up() { n near env WG_LOG_FILE="$tmp/adit.log" ADIT_RUN_DIR=/run/adit-near "$@" "
 down() { n near env ADIT_RUN_DIR=/run/adit-near "$adit" down "$tmp/wg0.conf"; }
 endpoint() { n near wg show wg0 endpoints | cut -f2; }
 endpoint_is() { equal "$1" "$(endpoint)"; }
-exits() {
-  local code=0
-  "${@:2}" || code=$?
-  equal "$1" "$code"
-}
 # drop EXPRESSION…: far hears nothing of what matches.
 drop() {
   n far nft add table inet deaf

@@ -197,6 +197,17 @@ check_fails() {
   shift
   check "$sentence" fails "$@"
 }
+# exits STATUS COMMAND…: what it says is in $tmp/out. exits_saying STATUS PATTERN COMMAND…: and that it says this.
+exits() {
+  local expected=$1 code=0
+  shift
+  "$@" >"$tmp/out" 2>&1 || code=$?
+  ((code == expected)) || { echo "exit status $code, not $expected:"; cat "$tmp/out"; return 1; }
+}
+exits_saying() {
+  exits "$1" "${@:3}" || return 1
+  grep -q -e "$2" "$tmp/out" || { cat "$tmp/out"; return 1; }
+}
 fails() {
   local code=0
   "$@" || code=$?

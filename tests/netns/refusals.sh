@@ -10,12 +10,6 @@ client_conf
 snapshot c
 
 # exits CODE COMMAND…: with that exit status; its output is in $tmp/out.
-exits() {
-  local expected=$1 code=0
-  shift
-  "$@" >"$tmp/out" 2>&1 || code=$?
-  ((code == expected)) || { echo "exit status $code, not $expected:"; cat "$tmp/out"; return 1; }
-}
 one_line() { [[ $(grep -c . "$tmp/out") == 1 ]] || { cat "$tmp/out"; return 1; }; }
 
 scenario 57 "no CAP_NET_ADMIN: one line, exit status 4, nothing changed. NET_ADMIN alone, without any tool on the PATH: works"

@@ -14,12 +14,7 @@ is_closed() { [[ $(past_the_rules || true) == "error EPERM "* ]]; }
 has_table() { in_host c nft list table inet adit-wg0 >/dev/null 2>&1; }
 forwarding() { in_host c sysctl -n net.ipv4.ip_forward net.ipv6.conf.all.forwarding | tr '\n' ' '; }
 reloads() { client_conf "$@" && a reload wg0; }
-# exits STATUS WORDS COMMAND…: with that status, saying so.
-exits() {
-  local status=0
-  "${@:3}" >"$tmp/said" 2>&1 || status=$?
-  [[ $status == "$1" ]] && grep -q "$2" "$tmp/said" || { echo "exit status $status"; cat "$tmp/said"; return 1; }
-}
+# exits_saying STATUS WORDS COMMAND…: with that status, saying so.
 snapshot c
 
 # ---- the kill switch, of a full tunnel
@@ -27,7 +22,7 @@ snapshot c
 client_conf
 check "up without a kill switch" adit_up
 check_fails "it is open" is_closed
-check "a port that is taken: nothing is reloaded" exits 1 "everything stays as it is" \
+check "a port that is taken: nothing is reloaded" exits_saying 1 "everything stays as it is" \
   reloads "KillSwitch = up" "Gateway = yes" "LAN = block" "ListenPort = 7"
 check_fails "... it is still open" is_closed
 check "... the LAN is reached" sees c tcp 192.168.1.77 192.168.1.2
@@ -35,7 +30,7 @@ check "... and is no gateway" equal "0 0 " "$(forwarding)"
 check "reload with KillSwitch = up" reloads "KillSwitch = up"
 check "closed" is_closed
 check "the tunnel works" sees c udp 8.8.8.8 10.9.0.2
-check "a port that is taken: it does not open" exits 1 "everything stays as it is" reloads "ListenPort = 7"
+check "a port that is taken: it does not open" exits_saying 1 "everything stays as it is" reloads "ListenPort = 7"
 check "... it is still closed" is_closed
 check "the status says so" bash -c '[[ $1 == *"kill switch up"* ]]' _ "$(a status wg0)"
 oracle_start
@@ -48,7 +43,7 @@ check "reload with KillSwitch = always" reloads "KillSwitch = always"
 stop flood
 check "the oracle saw everything" oracle_stop
 check "nothing leaked in all of that" clean
-check "a file that is wrong changes nothing" exits 1 "KillSwitch" reloads "KillSwitch = perhaps"
+check "a file that is wrong changes nothing" exits_saying 1 "KillSwitch" reloads "KillSwitch = perhaps"
 check "... it is still closed" is_closed
 check "down" adit_down
 check "always: the table stays" has_table
@@ -70,7 +65,7 @@ allowed="10.9.0.0/24"
 client_conf
 check "up as a split tunnel" adit_up
 check_fails "no table" has_table
-check "a port that is taken: nothing is reloaded" exits 1 "everything stays as it is" \
+check "a port that is taken: nothing is reloaded" exits_saying 1 "everything stays as it is" \
   reloads "KillSwitch = always" "ListenPort = 7"
 check_fails "... no table" has_table
 check "reload with KillSwitch = up" reloads "KillSwitch = up"
@@ -122,18 +117,18 @@ allowed="0.0.0.0/0, ::/0"
 
 without_nftables() { n c env LD_PRELOAD="$(dirname "$adit")/adit_no_rules.so" ADIT_TEST_NO_NFTABLES=1 "$adit" "$@"; }
 client_conf
-check "up without a kill switch" exits 0 "there is no firewall around this tunnel: .*no nftables" without_nftables up --wait=10 "$conf"
+check "up without a kill switch" exits_saying 0 "there is no firewall around this tunnel: .*no nftables" without_nftables up --wait=10 "$conf"
 check "it works" sees c udp 8.8.8.8 10.9.0.2
 check_fails "no table" has_table
 check "the status says what is missing" bash -c '[[ $1 == *"no nftables"* ]]' _ "$(a status wg0)"
 client_conf "KillSwitch = up"
-check "a kill switch by reload is refused" exits 1 "not reloaded.*KillSwitch = up is not possible here" a reload wg0
+check "a kill switch by reload is refused" exits_saying 1 "not reloaded.*KillSwitch = up is not possible here" a reload wg0
 check "... the tunnel works on" sees c udp 8.8.8.8 10.9.0.2
 check "down" adit_down
 check "the machine is as it was" unchanged c
 for key in "KillSwitch = up" "KillSwitch = always" "DNSGuard = yes" "Gateway = yes"; do
   client_conf "$key"
-  check "$key: refused" exits 4 "no nftables" without_nftables up "$conf"
+  check "$key: refused" exits_saying 4 "no nftables" without_nftables up "$conf"
   check "... nothing changed" unchanged c
 done
 check "control: with nftables it comes up" adit_up
