@@ -325,7 +325,8 @@ class Planner {
   // Rules stay right without any event being seen, so they come first. Host routes follow the uplink, but know only the
   // endpoints that the configuration names; without an uplink those are refused until there is one.
   Result<LoopAvoidance> ChooseLoopAvoidance() {
-    const char* missing = !snapshot_.takes_rules   ? "this machine takes no policy rules"
+    const char* missing = !snapshot_.takes_rules
+                              ? "this machine takes no policy rules, or none that suppress a default route"
                           : !snapshot_.takes_marks ? "this machine lets us not mark packets (SO_MARK)"
                                                    : nullptr;
     if (config_.loop_avoidance == LoopAvoidance::kRules && missing != nullptr) {

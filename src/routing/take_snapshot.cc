@@ -5,10 +5,13 @@
 #include <linux/if_addr.h>
 #include <linux/rtnetlink.h>
 #include <sys/socket.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
+#include <utility>
 
 #include "base/fd.h"
 #include "routing/sysctl.h"
@@ -28,17 +31,30 @@ bool KernelHasIpv6() {
   return probe || errno != EAFNOSUPPORT;
 }
 
+bool IsOlderKernelThan(unsigned major, unsigned minor) {
+  utsname name{};
+  unsigned has_major = 0, has_minor = 0;
+  if (uname(&name) != 0 || std::sscanf(name.release, "%u.%u", &has_major, &has_minor) != 2) return false;
+  return std::pair(has_major, has_minor) < std::pair(major, minor);
+}
+
 // Deleting a rule that is not there: the kernel looks for it only where it has rules and lets us change them, and
-// nothing changes. EPERM says that we may change nothing at all, which is not about rules.
+// nothing changes. EPERM says that we may change nothing at all, which is not about rules. The rule has what ours need
+// most, to suppress a default route (Linux 3.12); a kernel that knows it not refuses it (EINVAL) or, before strict
+// checking, leaves it out in silence, and a tunnel whose rule for main does not suppress is a leak.
 bool TakesRules(NetlinkSocket& socket, const NetSnapshot& snapshot, Family family) {
   Rule absent;
   absent.family = family;
   absent.priority = 0xfffffff1;
   absent.table = kMainTable;
+  absent.suppress_prefixlength = 0;
+  if (IsOlderKernelThan(3, 12)) return false;
   const auto has_it = [&](const Rule& rule) { return rule.priority == absent.priority; };
   if (std::ranges::any_of(snapshot.rules, has_it)) return true;
   const Status answer = socket.Request(RuleMessage(RTM_DELRULE, absent));
-  return answer || (answer.error().code != EOPNOTSUPP && answer.error().code != EAFNOSUPPORT);
+  if (answer) return true;
+  const int code = answer.error().code;
+  return code != EOPNOTSUPP && code != EAFNOSUPPORT && code != EINVAL;
 }
 
 // The mark it has already: a socket that is thrown away.

@@ -135,7 +135,8 @@ TEST(PlanWithoutRules, PutsHalvesIntoMainAndHostRoutesBeforeThem) {
                           "ip -4 route add 128.0.0.0/1 dev adit0 proto static",
                           "ip -6 route add ::/1 dev adit0 proto static metric 1024",
                           "ip -6 route add 8000::/1 dev adit0 proto static metric 1024"));
-  EXPECT_THAT(plan->warnings, ElementsAre(HasSubstr("takes no policy rules: host routes")));
+  EXPECT_THAT(plan->warnings,
+              ElementsAre(HasSubstr("takes no policy rules, or none that suppress a default route: host routes")));
 }
 
 TEST(PlanWithoutRules, RefusesIpv6BesideATunnelOfIpv4) {

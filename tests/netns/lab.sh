@@ -83,7 +83,7 @@
 #   56  roaming to a smaller MTU                   roam.sh
 #   57  missing rights, missing tools              refusals.sh
 #   58  20,000 allowed IPs                         healing.sh
-#   59  old kernel                                 -
+#   59  old kernel                                 modes.sh
 #   60  captive portal                             -
 #   61  DNS step fails                             dns.sh
 #   62  tentative addresses during DAD             ipv6.sh

@@ -108,6 +108,35 @@ client_conf "LoopAvoidance = rules"
 check_fails "rules, where there are none, are refused" chosen_on LD_PRELOAD="$preload"
 check "the machine is as it was" unchanged c
 
+scenario 59 "old kernels: rules that cannot suppress, a table that cannot be owned: the stated fallback, and no leak"
+client_conf "KillSwitch = up"
+for lacks in ADIT_TEST_NO_SUPPRESS ADIT_TEST_OLD_KERNEL; do
+  oracle_start
+  check "up ($lacks)" chosen_on LD_PRELOAD="$preload" $lacks=1
+  check "by host routes" status_says "loop avoidance: routes"
+  check "... which is said, and why" status_says "takes no policy rules, or none that suppress a default route"
+  check "no rule of ours is there" equal 0 "$(in_host c ip rule | grep -c suppress_prefixlength)"
+  check "it works" sees c udp 8.8.8.8 10.9.0.2
+  check "the oracle saw everything" oracle_stop
+  check "nothing leaked" clean
+  check "down" adit_down
+  check "the machine is as it was" unchanged c
+done
+check "up where a table cannot outlive its owner" chosen_on LD_PRELOAD="$preload" ADIT_TEST_NO_OWNER=1
+check "by rules" status_says "loop avoidance: rules"
+check "what that costs is said" status_says "does not keep a table for its owner"
+check "the table is there, without an owner" fails grep -q owner <(in_host c nft list table inet adit-wg0)
+check "it works" sees c udp 8.8.8.8 10.9.0.2
+check "down" adit_down
+check "up on this kernel" adit_up
+control "the rules are there where they can be" test "$(in_host c ip rule | grep -c suppress_prefixlength)" -gt 0
+control "and so is the owner" grep -q owner <(in_host c nft list table inet adit-wg0)
+check "down" adit_down
+client_conf "LoopAvoidance = rules"
+check_fails "where rules cannot suppress LoopAvoidance = rules is refused" chosen_on LD_PRELOAD="$preload" ADIT_TEST_OLD_KERNEL=1
+check "the machine is as it was" unchanged c
+passes
+
 # What is not possible by host routes is refused, and what is not there at all where the file is read.
 client_conf "LoopAvoidance = routes" "LAN = block"
 check "LAN = block is refused by host routes, with what to do" refuses 4 "LAN = block needs policy rules" up
