@@ -144,6 +144,9 @@ class ControlSocket::Impl : public std::enable_shared_from_this<Impl> {
       const std::string answer = handlers_.judge(request.substr(kJudge.size()));
       return answer.empty() ? Drop(client) : Write(client, answer);
     }
+    if (constexpr std::string_view kPortal = "portal"; request.starts_with(kPortal) && handlers_.portal) {
+      return Write(client, handlers_.portal(request.substr(kPortal.size())));
+    }
     if (request != "status" && request != "status keys") return Drop(client);
     Write(client, handlers_.status(request == "status keys"));
   }

@@ -27,7 +27,8 @@ class Served {
                                    {[](bool keys) { return keys ? std::string(100000, 'k') : "{}"; },
                                     [this] { boost::asio::post(io_, [this] { socket_->AnswerStops("ok"); }); },
                                     [this] { boost::asio::post(io_, [this] { socket_->AnswerReloads("done"); }); },
-                                    [](const std::string& packet) { return packet == "none" ? "" : "of " + packet; }})),
+                                    [](const std::string& packet) { return packet == "none" ? "" : "of " + packet; },
+                                    [](const std::string& words) { return "portal of " + words; }})),
         thread_([this] { io_.run(); }) {}
   ~Served() {
     io_.stop();
@@ -73,6 +74,12 @@ TEST_F(ControlSocketTest, JudgesPackets) {
   const Served served(path_);
   EXPECT_EQ(AskTunnel(path_, "judge a b", 5s).value(), "of a b");
   EXPECT_EQ(AskTunnel(path_, "judge none", 5s).error().code, ECONNRESET);
+}
+
+TEST_F(ControlSocketTest, PassesPortalRequestsOn) {
+  const Served served(path_);
+  EXPECT_EQ(AskTunnel(path_, "portal 1000 60", 5s).value(), "portal of  1000 60");
+  EXPECT_EQ(AskTunnel(path_, "portal", 5s).value(), "portal of ");
 }
 
 TEST_F(ControlSocketTest, AnswersReloadsAndServesOn) {

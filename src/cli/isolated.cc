@@ -81,7 +81,7 @@ Status CoverResolvConf(const IsolatedProgram& program, const std::string& target
   return status;
 }
 
-Status SetUpInside(const IsolatedProgram& program) {
+Status CoverNames(const IsolatedProgram& program) {
   // What is mounted in here stays in here; what is unmounted outside goes in here too.
   if (mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) != 0) return Errno("cannot keep mounts apart");
   std::error_code error;
@@ -96,7 +96,11 @@ Status SetUpInside(const IsolatedProgram& program) {
     }
     covered.push_back(real.string());
   }
-  if (Status done = CoverResolvConf(program, resolv_conf, covered); !done) return done;
+  return CoverResolvConf(program, resolv_conf, covered);
+}
+
+Status SetUpInside(const IsolatedProgram& program) {
+  if (Status done = CoverNames(program); !done) return done;
   if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) != 0)
     return Errno("cannot mount /proc");
   // For /sys/class/net. Containers may not; then it shows what is outside, which does no harm.
@@ -268,6 +272,29 @@ int IsolatedProcess::Wait() {
   while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
   }
   channel_.Close();
+  return CodeOf(status);
+}
+
+Result<int> RunWithResolvConf(const IsolatedProgram& program) {
+  std::fflush(nullptr);
+  const pid_t pid = fork();
+  if (pid < 0) return FailErrno(errno, "cannot start a process: {}", std::strerror(errno));
+  if (pid == 0) {
+    for (const int signal : {SIGINT, SIGQUIT, SIGTERM, SIGHUP}) std::signal(signal, SIG_DFL);
+    if (unshare(CLONE_NEWNS) != 0) {
+      std::fprintf(stderr, "adit: cannot make a mount namespace: %s; this needs CAP_SYS_ADMIN (run it as root)\n",
+                   std::strerror(errno));
+      _exit(1);
+    }
+    if (const Status covered = CoverNames(program); !covered) {
+      std::fprintf(stderr, "adit: %s\n", covered.error().message.c_str());
+      _exit(1);
+    }
+    RunProgramInside(program);
+  }
+  int status = 0;
+  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+  }
   return CodeOf(status);
 }
 

@@ -33,6 +33,10 @@ struct IsolatedProgram {
   std::string scratch_file;          // a path that may be written for a moment
 };
 
+// The program in a mount namespace only, with that resolv.conf; all else is as for any other. Returns when it has
+// ended: its exit code, 128 + signal if a signal ended it.
+Result<int> RunWithResolvConf(const IsolatedProgram& program);
+
 class IsolatedProcess {
  public:
   // Makes the namespaces; the program does not run yet. REQUIRES: one thread, and no io_context yet.

@@ -14,6 +14,7 @@
 #include "cli/killswitch_command.h"
 #include "cli/log.h"
 #include "cli/options.h"
+#include "cli/portal_command.h"
 #include "cli/status_command.h"
 #include "cli/up_command.h"
 
@@ -31,6 +32,7 @@ Outcome Run(const StatusCommand& command) { return RunStatus(command); }
 Outcome Run(const CheckCommand& command) { return RunCheck(command); }
 Outcome Run(const KillSwitchCommand& command) { return RunKillSwitch(command); }
 Outcome Run(const ExecCommand& command) { return RunExec(command); }
+Outcome Run(const PortalCommand& command) { return RunPortal(command); }
 Outcome Run(const GenkeyCommand&) { return RunGenkey(); }
 Outcome Run(const GenpskCommand&) { return RunGenpsk(); }
 Outcome Run(const PubkeyCommand&) { return RunPubkey(); }

@@ -14,9 +14,9 @@
 namespace adit {
 namespace {
 
-constexpr std::array kCommandNames = {"up",     "run",     "down",    "reload",     "status",
-                                      "check",  "explain", "cleanup", "genkey",     "genpsk",
-                                      "pubkey", "demo",    "doctor",  "killswitch", "exec"};
+constexpr std::array kCommandNames = {"up",      "run",        "down",   "reload", "status", "check",
+                                      "explain", "cleanup",    "genkey", "genpsk", "pubkey", "demo",
+                                      "doctor",  "killswitch", "exec",   "portal"};
 
 bool IsCommandName(std::string_view word) { return std::ranges::find(kCommandNames, word) != kCommandNames.end(); }
 
@@ -166,6 +166,18 @@ std::expected<Command, NoCommand> ParseCommandLine(std::span<const std::string> 
                  "In a network namespace of its own, in which there is nothing but the tunnel");
   exec->add_option("--config", exec_command.config, "NAME or FILE; default the only file in /etc/wireguard");
   exec->add_option("--user", exec_command.user, "Run it as this user; default who called sudo");
+  CLI::App* portal = add("portal",
+                         "Let one user past a tunnel for some minutes, to log in to a captive portal: portal [OPTIONS] "
+                         "NAME [-- CMD...]");
+  PortalCommand portal_command;
+  unsigned portal_seconds = static_cast<unsigned>(kDefaultPortalTime.count());
+  portal->add_option("TARGET", target, "NAME (of /etc/wireguard/NAME.conf) or FILE")->required();
+  portal->add_option("--user", portal_command.user, "Whose programs pass; default who called sudo");
+  portal
+      ->add_option("--for", portal_seconds,
+                   fmt::format("Seconds until it closes by itself; default {}", portal_seconds))
+      ->check(CLI::Range(1U, static_cast<unsigned>(kLongestPortalTime.count())));
+  portal->add_flag("--close", portal_command.close, "Close it now");
   CLI::App* genkey = add("genkey", "Print a new private key");
   CLI::App* genpsk = add("genpsk", "Print a new preshared key");
   CLI::App* pubkey = add("pubkey", "Read a private key from stdin, print its public key");
@@ -173,9 +185,10 @@ std::expected<Command, NoCommand> ParseCommandLine(std::span<const std::string> 
 
   if (words.empty()) return UsageError("a command is needed; `adit --help` lists them");
   // What stands behind "--" is another program's.
-  if (words.front() == "exec") {
+  std::vector<std::string> program;
+  if (words.front() == "exec" || words.front() == "portal") {
     const auto end = std::ranges::find(words, "--");
-    if (end != words.end()) exec_command.words.assign(end + 1, words.end());
+    if (end != words.end()) program.assign(end + 1, words.end());
     words = words.first(static_cast<std::size_t>(end - words.begin()));
   }
   try {
@@ -196,7 +209,15 @@ std::expected<Command, NoCommand> ParseCommandLine(std::span<const std::string> 
     }
     return command;
   }
+  if (portal->parsed()) {
+    if (portal_command.close && !program.empty()) return UsageError("adit portal --close takes no program");
+    portal_command.target = target;
+    portal_command.seconds = std::chrono::seconds(portal_seconds);
+    portal_command.words = std::move(program);
+    return portal_command;
+  }
   if (exec->parsed()) {
+    exec_command.words = std::move(program);
     if (!is_isolated) return UsageError("adit exec needs --isolated: adit exec --isolated -- CMD");
     if (exec_command.words.empty()) return UsageError("a program is needed: adit exec --isolated -- CMD");
     return exec_command;

@@ -75,6 +75,18 @@ struct ExecCommand {
   std::vector<std::string> words;  // behind "--"
 };
 
+inline constexpr std::chrono::seconds kDefaultPortalTime{600};
+inline constexpr std::chrono::seconds kLongestPortalTime{3600};
+
+// A way past the tunnel for one user, for a time.
+struct PortalCommand {
+  std::string target;
+  std::string user;  // empty: who called sudo
+  std::chrono::seconds seconds = kDefaultPortalTime;
+  bool close = false;
+  std::vector<std::string> words;  // behind "--"; closed when it ends
+};
+
 struct GenkeyCommand {};
 struct GenpskCommand {};
 struct PubkeyCommand {};
@@ -82,7 +94,7 @@ struct DemoCommand {};
 
 using Command = std::variant<DeviceCommand, UpCommand, DownCommand, ReloadCommand, ExplainCommand, CleanupCommand,
                              StatusCommand, CheckCommand, KillSwitchCommand, GenkeyCommand, GenpskCommand,
-                             PubkeyCommand, DemoCommand, DoctorCommand, ExecCommand>;
+                             PubkeyCommand, DemoCommand, DoctorCommand, ExecCommand, PortalCommand>;
 
 // There is no command to run: help or the version was asked for (kClean, `text` goes to stdout), or the words make no
 // sense (kUsage, `text` is a sentence for stderr).

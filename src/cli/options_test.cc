@@ -46,6 +46,22 @@ TEST(Options, ExecTakesWhatIsBehindTheDashesAsItIs) {
   EXPECT_EQ(Refused({"exec", "--isolated", "ls"}).code, ExitCode::kUsage);
 }
 
+TEST(Options, PortalTakesAUserATimeAndAProgram) {
+  const auto parsed = Parse({"portal", "--user", "nobody", "--for", "60", "wg0", "--", "firefox", "--close"});
+  ASSERT_TRUE(parsed);
+  const auto* const portal = std::get_if<PortalCommand>(&*parsed);
+  ASSERT_NE(portal, nullptr);
+  EXPECT_EQ(portal->target, "wg0");
+  EXPECT_EQ(portal->user, "nobody");
+  EXPECT_EQ(portal->seconds, std::chrono::seconds(60));
+  EXPECT_FALSE(portal->close);
+  EXPECT_EQ(portal->words, (std::vector<std::string>{"firefox", "--close"}));
+  EXPECT_EQ(Refused({"portal", "--for", "0", "wg0"}).code, ExitCode::kUsage);
+  EXPECT_EQ(Refused({"portal", "--for", "3601", "wg0"}).code, ExitCode::kUsage);
+  EXPECT_EQ(Refused({"portal", "--close", "wg0", "--", "ls"}).code, ExitCode::kUsage);
+  EXPECT_EQ(Refused({"portal"}).code, ExitCode::kUsage);
+}
+
 TEST(Options, CommandWinsOverAnInterfaceOfItsName) {
   EXPECT_EQ(Refused({"up"}).code, ExitCode::kUsage);
   const auto foreground = Parse({"-f", "up"});

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <boost/asio/steady_timer.hpp>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -26,6 +27,7 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -42,6 +44,7 @@
 #include "cli/log.h"
 #include "cli/loop.h"
 #include "cli/network_monitor.h"
+#include "cli/options.h"
 #include "cli/resolve.h"
 #include "cli/routing_config.h"
 #include "cli/run_files.h"
@@ -111,6 +114,9 @@ class TunnelRun {
   void LookAfterFirewall();
   Outcome WaitForHandshake(std::chrono::seconds wait);
   void ApplyDns();
+  RoutingConfig Wanted() const;
+  std::string OnPortalRequest(const std::string& words);
+  Status SetPortal(std::optional<Portal> portal);
   Status Reload();
   Status SetMark(std::uint32_t mark);
   std::uint32_t MarkBeforeEndpoints() const;
@@ -145,6 +151,8 @@ class TunnelRun {
   std::unique_ptr<Firewall> firewall_;
   std::unique_ptr<Routing> routing_;
   std::unique_ptr<TunnelDns> dns_;
+  std::optional<Portal> portal_;
+  boost::asio::steady_timer portal_end_{loop_.io()};
   EndpointNames names_;
   std::unique_ptr<EndpointKeeper> keeper_;
 };
@@ -244,7 +252,8 @@ Outcome TunnelRun::OpenDevice() {
   auto control = ControlSocket::Listen(
       loop_.io(), files_.socket,
       {[this](bool show_keys) { return StatusLine(show_keys); }, [this] { loop_.Finish(End::kAsked); },
-       [this] { reload_is_wanted_ = true; }, [this](const std::string& packet) { return JudgeLine(packet); }});
+       [this] { reload_is_wanted_ = true; }, [this](const std::string& packet) { return JudgeLine(packet); },
+       [this](const std::string& words) { return OnPortalRequest(words); }});
   if (!control) return FailFrom(control.error());
   control_ = std::move(*control);
 
@@ -304,8 +313,8 @@ void TunnelRun::OnEndpointChanged(const PublicKey& key, const SocketAddress& now
     if (conf_.peers[i].public_key == key) endpoints_[i] = now;
   }
   // What leads past the tunnel leads to the new place, and no longer to the old one.
-  const RepairReport report = routing_->Reconcile(ToRoutingConfig(conf_, endpoints_, name_),
-                                                  [this](const Plan& wanted) { return SetMark(SocketMark(wanted)); });
+  const RepairReport report =
+      routing_->Reconcile(Wanted(), [this](const Plan& wanted) { return SetMark(SocketMark(wanted)); });
   for (const std::string& failure : report.failures) spdlog::warn("{}", failure);
   LookAfterFirewall();
 }
@@ -344,7 +353,7 @@ void TunnelRun::LookAfterFirewall() {
   } else if (*repaired) {
     spdlog::warn("somebody removed the table {}; it is back", firewall_->table().name);
   }
-  if (Status fresh = RefreshLan(*firewall_, ToRoutingConfig(conf_, endpoints_, name_)); !fresh) {
+  if (Status fresh = RefreshLan(*firewall_, Wanted()); !fresh) {
     spdlog::error("the firewall does not follow the LAN: {}", fresh.error().message);
   }
   // What comes out of the tunnel is clamped to its MTU, which follows the network.
@@ -382,7 +391,7 @@ Outcome TunnelRun::ApplyRouting(const Plan& plan) {
   facts_.loop_avoidance = plan.loop_avoidance == LoopAvoidance::kAuto ? "" : ToString(plan.loop_avoidance);
   for (const auto& address : conf_.interface.addresses) facts_.addresses.push_back(address.ToString());
   monitor_->Guard({.routing = routing_.get(),
-                   .config = [this] { return ToRoutingConfig(conf_, endpoints_, name_); },
+                   .config = [this] { return Wanted(); },
                    .switch_mark = [this](const Plan& wanted) { return SetMark(SocketMark(wanted)); }});
 
   const auto is_bound = [this] { return engine_->GetEngine().is_up && engine_->GetDevice().listen_port != 0; };
@@ -437,6 +446,76 @@ void TunnelRun::ApplyDns() {
   dns_->Apply(dns_kind_, if_nametoindex(name_.c_str()));
   const DnsReport report = dns_->report();
   if (report.health == "degraded") PrintWarning(fmt::format("DNS: {}", report.detail));
+}
+
+RoutingConfig TunnelRun::Wanted() const {
+  RoutingConfig config = ToRoutingConfig(conf_, endpoints_, name_);
+  config.portal = portal_;
+  return config;
+}
+
+// The way is there before the firewall opens, and the firewall closes before the way goes: packets of the user that
+// meet only one of them are refused or go through the tunnel.
+Status TunnelRun::SetPortal(std::optional<Portal> portal) {
+  const std::optional<Portal> before = std::exchange(portal_, portal);
+  const auto apply = [this]() -> Status {
+    const auto plan = routing_->PlanAgain(Wanted());
+    if (!plan) return std::unexpected(plan.error());
+    const auto route = [&] { return routing_->Reload(*plan, [] { return Status(); }); };
+    const auto filter = [&] { return firewall_ ? ReloadFirewall(*firewall_, Wanted(), *plan) : Status(); };
+    if (portal_) {
+      if (Status routed = route(); !routed) return routed;
+      return filter();
+    }
+    const Status filtered = filter();
+    const Status routed = route();
+    return filtered ? routed : filtered;
+  };
+  const Status applied = apply();
+  if (!applied && portal) {
+    portal_ = before;
+    if (Status back = apply(); !back) spdlog::error("the way past the tunnel: {}", back.error().message);
+  }
+  return applied;
+}
+
+// "" or " UID SECONDS".
+std::string TunnelRun::OnPortalRequest(const std::string& words) {
+  if (!was_up_ || loop_.has_ended()) return "the tunnel is not up yet";
+  std::optional<Portal> wanted;
+  if (!words.empty()) {
+    std::istringstream in(words);
+    Portal portal;
+    if (!(in >> portal.uid >> portal.seconds) || portal.seconds == 0 || portal.seconds > kLongestPortalTime.count()) {
+      return "that is no user id and number of seconds";
+    }
+    wanted = portal;
+  }
+  if (wanted && routing_->plan().loop_avoidance != LoopAvoidance::kRules) {
+    return routing_->plan().loop_avoidance == LoopAvoidance::kRoutes
+               ? "a way past the tunnel for one user needs policy rules, and host routes are used here"
+               : "this tunnel does not take all traffic: nothing needs to pass it by";
+  }
+  portal_end_.cancel();
+  if (!wanted && !portal_) return "ok";
+  if (const Status set = SetPortal(wanted); !set) return set.error().message;
+  if (!wanted) {
+    spdlog::info("the way past the tunnel is closed");
+    return "ok";
+  }
+  spdlog::warn("programs of user {} pass beside the tunnel for {} s", wanted->uid, wanted->seconds);
+  portal_end_.expires_after(std::chrono::seconds(wanted->seconds));
+  portal_end_.async_wait([this](const boost::system::error_code& error) {
+    if (error || loop_.has_ended()) return;
+    if (const Status closed = SetPortal(std::nullopt); !closed) {
+      spdlog::error("the way past the tunnel stays open: {}", closed.error().message);
+    } else {
+      spdlog::info("the way past the tunnel is closed: its time is over");
+    }
+  });
+  std::string answer = "ok";
+  for (const auto& server : names_.Settings().servers) answer += " " + server.ip.ToString();
+  return answer;
 }
 
 Outcome TunnelRun::BringUp(const std::optional<std::chrono::seconds>& wait) {
@@ -526,7 +605,8 @@ Status TunnelRun::Reload() {
     }
   }
 
-  const RoutingConfig wanted = ToRoutingConfig(loaded->conf, endpoints, name_);
+  RoutingConfig wanted = ToRoutingConfig(loaded->conf, endpoints, name_);
+  wanted.portal = portal_;
   // Both ways at once, for the moment of a change, would be a third one.
   const LoopAvoidance in_force = routing_->plan().loop_avoidance;
   if (wanted.loop_avoidance != LoopAvoidance::kAuto && in_force != LoopAvoidance::kAuto &&

@@ -48,6 +48,8 @@ bool IsTunnel(const NetSnapshot& snapshot, const std::string& device) {
   return link != nullptr && (link->kind == "tun" || link->kind == "wireguard");
 }
 
+constexpr char kPortalSet[] = "portal";
+
 // A default route, or one of its two halves.
 bool TakesAll(const RoutingConfig& config) {
   return std::ranges::any_of(config.allowed_ips, [](const Prefix& prefix) { return prefix.length() <= 1; });
@@ -88,6 +90,15 @@ nft::Set EndpointSet(std::string name, bool is_v6, const std::vector<SocketAddre
   return set;
 }
 
+nft::Set PortalSet(const Portal& portal) {
+  nft::Set set;
+  set.name = kPortalSet;
+  set.kind = nft::Set::Kind::kUser;
+  set.uid = portal.uid;
+  set.timeout_seconds = portal.seconds;
+  return set;
+}
+
 nft::Chain Base(std::string name, Hook hook, int priority, bool is_nat = false) {
   return {.name = std::move(name),
           .base = nft::Chain::Base{.is_nat = is_nat, .hook = hook, .priority = priority},
@@ -110,6 +121,7 @@ class Builder {
     table_.sets = {EndpointSet("ep4", false, config_.endpoints), EndpointSet("ep6", true, config_.endpoints),
                    PrefixSet("lan4", false, config_.lan),        PrefixSet("lan6", true, config_.lan),
                    AddressSet("self4", false, config_.own),      AddressSet("self6", true, config_.own)};
+    if (config_.portal && config_.has_deny()) table_.sets.push_back(PortalSet(*config_.portal));
     if (config_.has_extras) AddIncoming();
     AddForget();
     AddOutApproval();
@@ -179,6 +191,7 @@ class Builder {
       rules.push_back({IsOurs(), EndpointIn{is_v6, true, is_v6 ? "ep6" : "ep4"}, Approve(), Accept{}});
     }
     if (config_.has_deny()) {
+      if (config_.portal) rules.push_back({UserIn{kPortalSet}, Approve(), Accept{}});
       // Names of endpoints are looked up by sockets with our mark.
       for (const std::uint8_t protocol : {std::uint8_t{IPPROTO_UDP}, std::uint8_t{IPPROTO_TCP}}) {
         rules.push_back({IsOurs(), Port1(protocol, true, kDns), Approve(), Accept{}});
@@ -219,6 +232,7 @@ class Builder {
     if (config_.dns_guard) {
       nft::Chain dns{.name = "dns", .base = {}, .rules = {}};
       dns.rules.push_back({IsOurs(), Return{}});
+      if (config_.portal) dns.rules.push_back({UserIn{kPortalSet}, Return{}});
       for (const nft::Statement& refused : {nft::Statement(AddressIn{false, true, "lan4", true}),
                                             nft::Statement(AddressIn{true, true, "lan6", true}), IsNotApproved()}) {
         dns.rules.push_back({refused, ProtocolIs{IPPROTO_TCP}, Counted("dns_refused"), Reject{.with_reset = true}});
@@ -355,6 +369,7 @@ FirewallConfig MakeFirewallConfig(const RoutingConfig& config, const Plan& plan,
   result.gateway = config.gateway;
   result.forwards = config.forwards;
   result.mtu = plan.mtu;
+  result.portal = config.portal;
   return result;
 }
 

@@ -17,6 +17,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,7 @@ struct FirewallConfig {
   bool gateway = false;
   std::vector<PortForward> forwards;
   unsigned mtu = 0;
+  std::optional<Portal> portal;
   // Off where the kernel lacks a part: then the kill switch stands alone.
   bool has_extras = true;
 

@@ -267,6 +267,20 @@ TEST(FirewallTable, HasNoDenialsWithoutAKillSwitch) {
   EXPECT_THAT(text, HasSubstr("foreign_source"));
 }
 
+TEST(FirewallTable, APortalIsApprovedForItsTimeByTheKernel) {
+  FirewallConfig config = Full(KillSwitch::kUp);
+  config.portal = Portal{.uid = 1000, .seconds = 600};
+  config.dns_guard = true;
+  const std::string table = ToString(MakeFirewallTable(config));
+  EXPECT_THAT(table, HasSubstr("type uid\n\t\tflags timeout\n\t\telements = { 1000 timeout 600s }"));
+  EXPECT_THAT(table, HasSubstr("meta skuid @portal meta mark set meta mark | 0x02000000 accept"));
+  EXPECT_THAT(table, HasSubstr("meta skuid @portal return"));
+  // Nobody is refused anything, so nobody needs to be approved.
+  config.kill_switch = KillSwitch::kOff;
+  config.dns_guard = false;
+  EXPECT_THAT(ToString(MakeFirewallTable(config)), Not(HasSubstr("portal")));
+}
+
 TEST(FirewallTable, LeavesAllOtherMarkBitsAlone) {
   FirewallConfig config = Full(KillSwitch::kAlways);
   config.gateway = true;

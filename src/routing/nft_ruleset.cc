@@ -36,6 +36,7 @@ struct Printer {
     return fmt::format("{} {} . udp {} @{}", Ip(s.is_v6), End(s.is_destination), s.is_destination ? "dport" : "sport",
                        s.set);
   }
+  std::string operator()(const UserIn& s) const { return "meta skuid @" + s.set; }
   std::string operator()(const Icmp6Type& s) const {
     switch (s.type) {
       case 133:
@@ -104,6 +105,10 @@ std::string ToString(const Chain::Base& base) {
 }
 
 std::string ToString(const Set& set) {
+  if (set.kind == Set::Kind::kUser) {
+    return fmt::format("\tset {} {{\n\t\ttype uid\n\t\tflags timeout\n\t\telements = {{ {} timeout {}s }}\n\t}}\n",
+                       set.name, set.uid, set.timeout_seconds);
+  }
   std::string text = fmt::format("\tset {} {{\n\t\ttype {}", set.name, set.is_v6 ? "ipv6_addr" : "ipv4_addr");
   if (set.kind == Set::Kind::kEndpoints) text += " . inet_service";
   text += set.kind == Set::Kind::kPrefixes ? "\n\t\tflags interval\n" : "\n";

@@ -47,6 +47,9 @@ struct EndpointIn {  // address and UDP port
   bool is_destination = true;
   std::string set;
 };
+struct UserIn {  // whose socket it is
+  std::string set;
+};
 struct Icmp6Type {
   std::uint8_t type = 0;
 };
@@ -87,9 +90,9 @@ struct Translate {  // destination
   std::optional<std::uint16_t> port;
 };
 
-using Statement = std::variant<InputName, OutputName, MarkIs, ProtocolIs, Port, AddressIn, EndpointIn, Icmp6Type,
-                               HopLimit255, SourceNotLocal, WasAddressedTo, WasTranslated, Count, SetMark, ClampToRoute,
-                               ClampTo, Accept, Drop, Return, Jump, Reject, Masquerade, Translate>;
+using Statement = std::variant<InputName, OutputName, MarkIs, ProtocolIs, Port, AddressIn, EndpointIn, UserIn,
+                               Icmp6Type, HopLimit255, SourceNotLocal, WasAddressedTo, WasTranslated, Count, SetMark,
+                               ClampToRoute, ClampTo, Accept, Drop, Return, Jump, Reject, Masquerade, Translate>;
 using Rule = std::vector<Statement>;
 
 enum class Hook : std::uint8_t { kPrerouting = 0, kInput = 1, kForward = 2, kOutput = 3, kPostrouting = 4 };
@@ -110,12 +113,15 @@ struct Set {
     kAddresses,  // single ones
     kPrefixes,
     kEndpoints,  // address . port
+    kUser,       // one, for a time
   };
   std::string name;
   Kind kind = Kind::kAddresses;
   bool is_v6 = false;
   std::vector<Prefix> prefixes;          // kAddresses (whole length), kPrefixes (none inside another)
   std::vector<SocketAddress> endpoints;  // kEndpoints
+  std::uint32_t uid = 0;                 // kUser
+  unsigned timeout_seconds = 0;          // kUser
   friend bool operator==(const Set&, const Set&) = default;
 };
 

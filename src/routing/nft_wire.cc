@@ -1,6 +1,7 @@
 #include "routing/nft_wire.h"
 
 #include <arpa/inet.h>
+#include <endian.h>
 #include <fmt/format.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_nat.h>
@@ -23,6 +24,7 @@ namespace {
 constexpr std::uint32_t kTypeIpv4 = 7;
 constexpr std::uint32_t kTypeIpv6 = 8;
 constexpr std::uint32_t kTypePort = 13;
+constexpr std::uint32_t kTypeUser = 24;
 constexpr std::uint32_t kTypeBits = 6;
 
 // An attribute has 16 bits of length; a list of elements is cut long before.
@@ -40,6 +42,12 @@ class Attributes {
     std::vector<std::uint8_t> value(text.begin(), text.end());
     value.push_back(0);
     Put(type, value);
+  }
+  void PutU64(int type, std::uint64_t value) {
+    const std::uint64_t network = htobe64(value);
+    std::uint8_t bytes[sizeof network];
+    std::memcpy(bytes, &network, sizeof network);
+    Put(type, bytes);
   }
   void PutU32(int type, std::uint32_t value) {  // nf_tables' integers are in network order
     const std::uint32_t big = htonl(value);
@@ -119,6 +127,10 @@ class Expressions {
     Protocol(IPPROTO_UDP);
     LoadAddress(s.is_v6, s.is_destination);
     Payload(NFT_PAYLOAD_TRANSPORT_HEADER, s.is_destination ? 2 : 0, 2, s.is_v6 ? 12 : 9);
+    Lookup(s.set, true);
+  }
+  void operator()(const UserIn& s) {
+    Meta(NFT_META_SKUID);
     Lookup(s.set, true);
   }
   void operator()(const Icmp6Type& s) {
@@ -343,6 +355,7 @@ class Expressions {
 struct Element {
   std::vector<std::uint8_t> key;
   bool is_end = false;  // of an interval: the first address behind it
+  unsigned timeout_seconds = 0;
 };
 
 std::vector<std::uint8_t> KeyOf(const IpAddress& ip) { return {ip.bytes().begin(), ip.bytes().end()}; }
@@ -350,15 +363,20 @@ std::vector<std::uint8_t> KeyOf(const IpAddress& ip) { return {ip.bytes().begin(
 // Sorted, as a tree of intervals is built fastest.
 std::vector<Element> ElementsOf(const Set& set) {
   std::vector<Element> elements;
+  if (set.kind == Set::Kind::kUser) {
+    Element element{std::vector<std::uint8_t>(sizeof set.uid), false, set.timeout_seconds};
+    std::memcpy(element.key.data(), &set.uid, sizeof set.uid);
+    elements.push_back(std::move(element));
+  }
   for (const SocketAddress& endpoint : set.endpoints) {
-    Element element{KeyOf(endpoint.ip), false};
+    Element element{KeyOf(endpoint.ip)};
     element.key.push_back(static_cast<std::uint8_t>(endpoint.port >> 8));
     element.key.push_back(static_cast<std::uint8_t>(endpoint.port & 0xff));
     element.key.resize(element.key.size() + 2);  // each part of a key fills whole registers
     elements.push_back(std::move(element));
   }
   for (const Prefix& prefix : set.prefixes) {
-    elements.push_back({KeyOf(prefix.address()), false});
+    elements.push_back({KeyOf(prefix.address())});
     if (set.kind != Set::Kind::kPrefixes) continue;
     // The last address plus one. After the very last address nothing closes the interval: it is open.
     std::vector<std::uint8_t> end = KeyOf(prefix.address());
@@ -386,6 +404,9 @@ void AppendElements(std::vector<Message>& messages, const std::string& table, co
                                 for (const Element& element : part) {
                                   out.Nest(NFTA_LIST_ELEM, [&] {
                                     if (element.is_end) out.PutU32(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
+                                    if (element.timeout_seconds != 0) {
+                                      out.PutU64(NFTA_SET_ELEM_TIMEOUT, std::uint64_t{element.timeout_seconds} * 1000);
+                                    }
                                     out.Nest(NFTA_SET_ELEM_KEY, [&] { out.Put(NFTA_DATA_VALUE, element.key); });
                                   });
                                 }
@@ -402,9 +423,15 @@ Message NewSet(const std::string& table, const Set& set, std::uint32_t id) {
       type = (type << kTypeBits) | kTypePort;
       length += 4;
     }
+    if (set.kind == Set::Kind::kUser) {
+      type = kTypeUser;
+      length = sizeof set.uid;
+    }
     out.PutString(NFTA_SET_TABLE, table);
     out.PutString(NFTA_SET_NAME, set.name);
-    out.PutU32(NFTA_SET_FLAGS, set.kind == Set::Kind::kPrefixes ? NFT_SET_INTERVAL : 0);
+    out.PutU32(NFTA_SET_FLAGS, set.kind == Set::Kind::kPrefixes ? NFT_SET_INTERVAL
+                               : set.kind == Set::Kind::kUser   ? NFT_SET_TIMEOUT
+                                                                : 0);
     out.PutU32(NFTA_SET_KEY_TYPE, type);
     out.PutU32(NFTA_SET_KEY_LEN, length);
     out.PutU32(NFTA_SET_ID, id);

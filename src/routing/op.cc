@@ -113,6 +113,12 @@ class Words {
     const auto first = NumberIn<std::uint16_t>(word.substr(0, dash));
     return {first, dash == std::string_view::npos ? first : NumberIn<std::uint16_t>(word.substr(dash + 1))};
   }
+  std::pair<std::uint32_t, std::uint32_t> Users() {
+    const std::string_view word = Next();
+    const auto dash = std::min(word.find('-'), word.size());
+    const auto first = NumberIn<std::uint32_t>(word.substr(0, dash));
+    return {first, dash == word.size() ? first : NumberIn<std::uint32_t>(word.substr(dash + 1))};
+  }
   void Fail() { failed_ = true; }
   bool complete() const { return !failed_ && at_ == words_.size(); }
 
@@ -166,6 +172,7 @@ Rule ParseRule(Words& words, Family family) {
   }
   if (words.Take("sport")) rule.source_ports = words.Ports();
   if (words.Take("dport")) rule.destination_ports = words.Ports();
+  if (words.Take("uidrange")) rule.uids = words.Users();
   if (words.Take("lookup")) {
     rule.table = words.Table();
   } else if (words.Take("unreachable")) {

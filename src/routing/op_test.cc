@@ -64,6 +64,7 @@ Op RandomOp(Random& random) {
       if (maybe()) rule.ip_protocol = maybe() ? 17 : 6;
       if (maybe()) rule.source_ports = PortRange{1, 65535};
       if (maybe()) rule.destination_ports = PortRange{51820, 51820};
+      if (maybe()) rule.uids = {random.NextU32(), random.NextU32()};
       constexpr RuleAction kActions[] = {RuleAction::kLookup, RuleAction::kUnreachable, RuleAction::kBlackhole,
                                          RuleAction::kProhibit};
       rule.action = kActions[random.Below(4)];

@@ -627,6 +627,13 @@ class Planner {
       engine.table = 0;
       rules.push_back(engine);
 
+      if (config_.portal) {
+        // Beside the engine's: main whatever it says, in front of all that leads into the tunnel.
+        Rule portal = RuleAt(family, 0);
+        portal.uids = {config_.portal->uid, config_.portal->uid};
+        portal.table = kMainTable;
+        rules.push_back(portal);
+      }
       if (specific_[f]) {
         Rule specific = RuleAt(family, kSpecificOffset);
         specific.table = plan_.specific_table;

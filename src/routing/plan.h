@@ -53,6 +53,13 @@ struct PlanAnchors {
 };
 
 // The part of a .conf file that concerns routing. Endpoints are resolved addresses.
+// A window beside the tunnel for one user's programs, to log in to the network that one is in (a captive portal).
+struct Portal {
+  std::uint32_t uid = 0;
+  unsigned seconds = 0;  // then the kernel closes it for itself
+  friend bool operator==(const Portal&, const Portal&) = default;
+};
+
 struct RoutingConfig {
   std::string interface_name;
   std::vector<InterfaceAddress> addresses;
@@ -74,6 +81,7 @@ struct RoutingConfig {
   std::vector<IpAddress> dns_servers;
   bool dns_guard = false;
   bool cut_old_flows = false;
+  std::optional<Portal> portal;  // REQUIRES: loop avoidance by rules
 };
 
 // A question for the kernel, which the verifier asks after the plan was applied.

@@ -104,6 +104,21 @@ ip -6 rule add pref 10515 unreachable protocol kernel
   EXPECT_THAT(plan->warnings, IsEmpty());
 }
 
+TEST(MakePlan, APortalIsOneUsersRuleToMainBesideTheEngines) {
+  RoutingConfig config = FullTunnel();
+  const auto before = MakePlan(config, Machine());
+  config.portal = Portal{.uid = 1000, .seconds = 600};
+  const auto with = MakePlan(config, Machine());
+  ASSERT_TRUE(before && with);
+  std::vector<std::string> added;
+  for (const Op& op : with->ops) {
+    if (std::ranges::find(before->ops, op) == before->ops.end()) added.push_back(ToString(op));
+  }
+  EXPECT_THAT(added, ElementsAre("ip -4 rule add pref 10500 uidrange 1000-1000 lookup main protocol kernel",
+                                 "ip -6 rule add pref 10500 uidrange 1000-1000 lookup main protocol kernel"));
+  EXPECT_EQ(with->ops.size(), before->ops.size() + 2);
+}
+
 TEST(MakePlan, FullTunnelPutsSpecificAllowedIpsBeforeTheLan) {
   RoutingConfig config = FullTunnel();
   config.allowed_ips = {P("0.0.0.0/0"), P("10.1.0.0/16")};

@@ -84,7 +84,7 @@
 #   57  missing rights, missing tools              refusals.sh
 #   58  20,000 allowed IPs                         healing.sh
 #   59  old kernel                                 modes.sh
-#   60  captive portal                             -
+#   60  captive portal                             portal.sh
 #   61  DNS step fails                             dns.sh
 #   62  tentative addresses during DAD             ipv6.sh
 #   63  two kill switches, and a foreign one       firewall.sh

@@ -1,0 +1,86 @@
+#include "cli/portal_command.h"
+
+#include <cerrno>
+#include <csignal>
+#include <optional>
+#include <sstream>
+#include <string>
+
+#include "cli/conf_io.h"
+#include "cli/control_socket.h"
+#include "cli/isolated.h"
+#include "cli/log.h"
+#include "cli/run_files.h"
+#include "dns/resolv_conf.h"
+
+namespace adit {
+namespace {
+
+constexpr Duration kAnswerTimeout = 10s;
+
+// What follows the "ok".
+OutcomeOf<std::string> Ask(const std::string& name, const std::string& words) {
+  const auto answer = AskTunnel(RunFilesOf(name).socket, words, kAnswerTimeout);
+  if (!answer) {
+    const int code = answer.error().code;
+    if (code == ENOENT || code == ECONNREFUSED) return FailWith(ExitCode::kFailure, "{} is not up", name);
+    return FailFrom(answer.error());
+  }
+  if (*answer == "ok") return std::string();
+  if (answer->starts_with("ok ")) return answer->substr(3);
+  return FailWith(ExitCode::kFailure, "{}", *answer);
+}
+
+}  // namespace
+
+Outcome RunPortal(const PortalCommand& command) {
+  const auto target = ResolveTarget(command.target);
+  if (!target) return std::unexpected(target.error());
+  const std::string& name = target->interface_name;
+  if (command.close) {
+    const auto closed = Ask(name, "portal");
+    return closed ? Outcome() : std::unexpected(closed.error());
+  }
+
+  std::optional<IsolatedUser> user;
+  if (!command.user.empty()) {
+    auto found = FindUser(command.user);
+    if (!found) return FailWith(ExitCode::kUsage, "{}", found.error().message);
+    user = std::move(*found);
+  } else {
+    auto behind = UserBehindSudo();
+    if (!behind) return FailWith(ExitCode::kUsage, "{}", behind.error().message);
+    user = std::move(*behind);
+  }
+  if (!user) return FailWith(ExitCode::kUsage, "who may pass beside the tunnel? adit portal --user USER {}", name);
+
+  const auto servers = Ask(name, fmt::format("portal {} {}", user->uid, command.seconds.count()));
+  if (!servers) return std::unexpected(servers.error());
+  if (command.words.empty()) {
+    fmt::print("{} ({}) passes beside {} for {} s, or until `adit portal --close {}`; names: {}\n", user->name,
+               user->uid, name, command.seconds.count(), name, servers->empty() ? "no server is known" : *servers);
+    return {};
+  }
+
+  IsolatedProgram program;
+  program.words = command.words;
+  program.user = user;
+  ResolvConf resolv_conf;
+  std::istringstream words(*servers);
+  for (std::string word; words >> word;) {
+    if (const auto ip = IpAddress::Parse(word)) resolv_conf.servers.push_back({*ip, ""});
+  }
+  program.resolv_conf = WriteResolvConf(resolv_conf, fmt::format("The network's own, by adit portal {}.", name));
+  const RunFiles files = RunFilesOf(name);
+  program.scratch_file = files.folder + "/" + name + ".portal.resolv.conf";
+  // The program has the terminal, and its signals; we only wait, to close behind it.
+  for (const int signal : {SIGINT, SIGQUIT, SIGTERM, SIGHUP}) std::signal(signal, SIG_IGN);
+  const auto code = RunWithResolvConf(program);
+  const auto closed = Ask(name, "portal");
+  if (!code) return FailFrom(code.error());
+  if (!closed) PrintWarning(fmt::format("the way past {} is not closed: {}", name, closed.error().message));
+  if (*code == 0) return {};
+  return std::unexpected(Failure{static_cast<ExitCode>(*code), ""});
+}
+
+}  // namespace adit
