@@ -67,7 +67,7 @@ constexpr Duration kBindTimeout = 5s;
 // How often --wait looks for a handshake.
 constexpr Duration kHandshakePoll = 20ms;
 // How long a flushed firewall, a new neighbour or a roamed endpoint may wait where no event tells of it.
-constexpr Duration kFirewallLook = 1s;
+constexpr Duration kLookInterval = 1s;
 constexpr std::size_t kMaxFollowedPeers = 256;  // of more, the firewall knows the endpoints of the file only
 // While --wait waits, this makes the engine start a handshake without any traffic. The value is wg's usual one.
 constexpr std::uint16_t kWaitKeepaliveSeconds = 25;
@@ -112,6 +112,8 @@ class TunnelRun {
   Status FollowFirewall(const RoutingConfig& config, const Plan& plan);
   void EndOldFlows(const RoutingConfig& config);
   void LookAfterFirewall();
+  void FollowRoaming();
+  void FollowEndpoints();
   Outcome WaitForHandshake(std::chrono::seconds wait);
   void ApplyDns();
   RoutingConfig Wanted() const;
@@ -312,7 +314,27 @@ void TunnelRun::OnEndpointChanged(const PublicKey& key, const SocketAddress& now
   for (std::size_t i = 0; i < conf_.peers.size() && i < endpoints_.size(); ++i) {
     if (conf_.peers[i].public_key == key) endpoints_[i] = now;
   }
-  // What leads past the tunnel leads to the new place, and no longer to the old one.
+  FollowEndpoints();
+}
+
+// A peer that roamed is where its last authenticated packet came from. Peers that have no endpoint in the file come to
+// us, and are not ours to lead to.
+void TunnelRun::FollowRoaming() {
+  if (conf_.peers.size() > kMaxFollowedPeers) return;
+  const auto device = engine_->GetDevice();
+  bool has_roamed = false;
+  for (std::size_t i = 0; i < conf_.peers.size() && i < endpoints_.size(); ++i) {
+    const auto at = std::ranges::find(device.peers, conf_.peers[i].public_key, &PeerStatus::public_key);
+    if (!endpoints_[i] || at == device.peers.end() || !at->endpoint || at->endpoint == endpoints_[i]) continue;
+    has_roamed |= at->endpoint->ip != endpoints_[i]->ip;
+    endpoints_[i] = at->endpoint;
+  }
+  if (has_roamed) FollowEndpoints();
+}
+
+// What leads past the tunnel leads to where the peers are, and no longer to where they were; the MTU is for the way
+// there.
+void TunnelRun::FollowEndpoints() {
   const RepairReport report =
       routing_->Reconcile(Wanted(), [this](const Plan& wanted) { return SetMark(SocketMark(wanted)); });
   for (const std::string& failure : report.failures) spdlog::warn("{}", failure);
@@ -547,7 +569,9 @@ Outcome TunnelRun::BringUp(const std::optional<std::chrono::seconds>& wait) {
 
 void TunnelRun::Serve() {
   while (!loop_.has_ended()) {
-    loop_.RunUntil([this] { return reload_is_wanted_; }, firewall_ ? kFirewallLook : Duration::max());
+    const bool looks = firewall_ || routing_->plan().loop_avoidance != LoopAvoidance::kAuto;
+    loop_.RunUntil([this] { return reload_is_wanted_; }, looks ? kLookInterval : Duration::max());
+    if (!loop_.has_ended() && looks) FollowRoaming();
     if (!loop_.has_ended()) LookAfterFirewall();
     if (!std::exchange(reload_is_wanted_, false) || loop_.has_ended()) continue;
     const Status reloaded = Reload();

@@ -137,6 +137,26 @@ check_fails "where rules cannot suppress LoopAvoidance = rules is refused" chose
 check "the machine is as it was" unchanged c
 passes
 
+# The server moves to another address and says so: the host route follows, and the answers do not go into the tunnel.
+client_conf "LoopAvoidance = routes"
+check "up" adit_up
+leads_past_the_tunnel() { in_host c ip route get "$1" | grep -q 'dev eth0'; }
+control "a route into the tunnel is the way to any other address" fails leads_past_the_tunnel 203.0.113.11
+in_host s ip address add 203.0.113.11/24 dev eth0
+in_host s ip address delete 203.0.113.10/24 dev eth0
+in_host s ip address show dev eth0 to 203.0.113.11 | grep -q . || in_host s ip address add 203.0.113.11/24 dev eth0
+in_host s ip route replace default via 203.0.113.1
+in_host s ping -q -c 1 -W 1 10.9.0.2 >/dev/null || true
+check "the route follows the server that roams" wait_for 3 leads_past_the_tunnel 203.0.113.11
+check "... and no longer leads to where it was" fails leads_past_the_tunnel 203.0.113.10
+check "the tunnel carries" wait_for 3 ping_c -c 1 -W 1 10.9.0.1
+in_host s ip address add 203.0.113.10/24 dev eth0
+in_host s ip address delete 203.0.113.11/24 dev eth0
+in_host s ip address show dev eth0 to 203.0.113.10 | grep -q . || in_host s ip address add 203.0.113.10/24 dev eth0
+in_host s ip route replace default via 203.0.113.1
+check "down" adit_down
+check "the machine is as it was" unchanged c
+
 # What is not possible by host routes is refused, and what is not there at all where the file is read.
 client_conf "LoopAvoidance = routes" "LAN = block"
 check "LAN = block is refused by host routes, with what to do" refuses 4 "LAN = block needs policy rules" up
