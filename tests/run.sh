@@ -153,20 +153,30 @@ pool() {
 }
 
 # Most scripts wait more than they work, in namespaces of their own: they run side by side. One that measures, or needs the
-# whole machine, says "# alone: REASON".
+# whole machine, says "# alone: REASON"; one that does hardly anything but wait says "# sleeps: REASON", and runs beside the
+# others whatever their number.
 namespaces() {
-  local script preset start=$SECONDS shared=() alone=()
+  local script preset kind start=$SECONDS shared=() alone=() asleep=() sleeper=
   for script in tests/netns/*.sh; do
     [[ $script != */@(lib|lab).sh && -f $script ]] || continue
     matches "netns/${script##*/}" || continue
-    local -n list=$([[ -n $(head_field "$script" alone) ]] && echo alone || echo shared)
+    kind=shared
+    [[ -z $(head_field "$script" alone) ]] || kind=alone
+    [[ -z $(head_field "$script" sleeps) ]] || kind=asleep
+    local -n list=$kind
     list+=("$script release namespaces")
     for preset in $(head_field "$script" "also with"); do list+=("$script $preset namespaces-$preset"); done
     unset -n list
   done
-  ((${#shared[@]} + ${#alone[@]})) || return 0
-  pool "$jobs" ${shared[@]+"${shared[@]}"}
-  pool 1 ${alone[@]+"${alone[@]}"}
+  ((${#shared[@]} + ${#alone[@]} + ${#asleep[@]})) || return 0
+  if ((${#asleep[@]})); then
+    pool "${#asleep[@]}" "${asleep[@]}" &
+    sleeper=$!
+  fi
+  # A pool counts and awaits the jobs of its shell, so each has one of its own.
+  (pool "$jobs" ${shared[@]+"${shared[@]}"})
+  (pool 1 ${alone[@]+"${alone[@]}"})
+  [[ ! $sleeper ]] || wait "$sleeper"
   echo "test: namespaces, $((SECONDS - start)) s"
 }
 

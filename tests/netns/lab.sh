@@ -63,9 +63,9 @@
 #   36  10,000 foreign changes                     src/routing/foreign_change_test.cc
 #   37  address change during a transfer           roam.sh
 #   38  Wi-Fi to Ethernet                          roam.sh
-#   39  suspend                                    roam.sh            1 s instead of 200
+#   39  suspend                                    suspend.sh
 #   40  DHCP renewal under the kill switch         firewall.sh
-#   41  uplink back with another gateway           roam.sh            2 s instead of 10 min
+#   41  uplink back with another gateway           outage.sh
 #   42  endpoint's name changes address            endpoints.sh
 #   43  A and AAAA, IPv6 broken                    endpoints.sh
 #   44  TunnelVision                               pushed_routes.sh   replayed: DHCP option 121

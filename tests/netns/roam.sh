@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The network changes under a running tunnel: another address, another gateway. Topology and oracle: lab.sh.
 #
-# timeout: 240
+# timeout: 400
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/lab.sh"
 require_tools ping nc
@@ -70,19 +70,6 @@ route add default via 192.168.1.1
 IP
 }
 
-scenario 37 "another address during a download: it goes on after at most 2 s, and comes whole"
-check "up" adit_up
-pid=$(adit_pid)
-check "the download goes on" download 12 change_address 192.168.1.2 192.168.1.5
-check "... after at most 2 s" pause_is_at_most 2000
-check "... to the new address" grep -q '192.168.1.5:' <(n s wg show wgs endpoints)
-check "... with the same engine" equal "$pid" "$(adit_pid)"
-drop_keepalives
-control "if the peer is not told, it does not" fails download 6 change_address 192.168.1.5 192.168.1.2
-in_host c nft delete table ip foreign_test
-check "down" adit_down
-passes
-
 # ethernet_up [MTU]: a second uplink, another network of r's.
 ethernet_up() {
   ipb r <<IP
@@ -105,36 +92,54 @@ ethernet_then_no_wifi() {
   sleep 1
   in_host c ip link set eth0 down
 }
-from_the_old_address() { ping_c -c 1 -I 192.168.1.2 203.0.113.10 || true; }
+from_the_old_address() { ping_c -c 1 -I 192.168.1.2 203.0.113.10 >/dev/null || true; }
 
-scenario 38 "Wi-Fi, then Ethernet with a better metric too, then no Wi-Fi: the source follows, and the download goes on"
-in_host c ip route replace default via 192.168.1.1 dev eth0 metric 600
-in_host c ip route delete default via 192.168.1.1 metric 0 2>/dev/null || true
-check "up" adit_up
-pid=$(adit_pid)
-for round in 1 2 3; do
-  check "the download goes on ($round)" download 12 ethernet_then_no_wifi
+for way in rules routes; do
+  scenario 37 "($way) another address during a download: it goes on after at most 2 s, and comes whole"
+  client_conf "LoopAvoidance = $way"
+  check "up" adit_up
+  pid=$(adit_pid)
+  check "the download goes on" download 12 change_address 192.168.1.2 192.168.1.5
   check "... after at most 2 s" pause_is_at_most 2000
-  check "... by the Ethernet" server_sees 192.168.2.2
+  check "... to the new address" grep -q '192.168.1.5:' <(n s wg show wgs endpoints)
   check "... with the same engine" equal "$pid" "$(adit_pid)"
-  in_host c ip link set eth0 up
+  drop_keepalives
+  control "if the peer is not told, it does not" fails download 6 change_address 192.168.1.5 192.168.1.2
+  in_host c nft delete table ip foreign_test
+  check "down" adit_down
+  passes
+
+  scenario 38 "($way) Wi-Fi, then Ethernet with a better metric too, then no Wi-Fi: the source follows, and the download goes on"
+  in_host c ip route replace default via 192.168.1.1 dev eth0 metric 600
+  in_host c ip route delete default via 192.168.1.1 metric 0 2>/dev/null || true
+  client_conf "LoopAvoidance = $way"
+  check "up" adit_up
+  pid=$(adit_pid)
+  for round in 1 2 3; do
+    check "the download goes on ($round)" download 12 ethernet_then_no_wifi
+    check "... after at most 2 s" pause_is_at_most 2000
+    check "... by the Ethernet" server_sees 192.168.2.2
+    check "... with the same engine" equal "$pid" "$(adit_pid)"
+    in_host c ip link set eth0 up
+    check "the oracle saw everything" oracle_stop
+    check "what went by the new link had its address" at_least 10 "$outer and src host 192.168.2.2"
+    # The kernel tells of a route after it has begun to use it.
+    check "... and nothing the old one, but for the first moment" no_more_than 3 "udp and dst port $kTunnelPort and not src host 192.168.2.2"
+    in_host c ip route add default via 192.168.1.1 dev eth0 metric 600
+    in_host r ip link delete lan_c2
+    check "the tunnel is back on the Wi-Fi" wait_for 3 server_sees 192.168.1.2
+  done
+  check "down" adit_down
+  ethernet_up
+  from_the_old_address
   check "the oracle saw everything" oracle_stop
-  check "what went by the new link had its address" at_least 10 "$outer and src host 192.168.2.2"
-  # The kernel tells of a route after it has begun to use it.
-  check "... and nothing the old one, but for the first moment" no_more_than 3 "udp and dst port $kTunnelPort and not src host 192.168.2.2"
-  in_host c ip route add default via 192.168.1.1 dev eth0 metric 600
+  control "without the tunnel an address of the old link is seen on the new one" at_least 1 "icmp and src host 192.168.1.2"
   in_host r ip link delete lan_c2
-  check "the tunnel is back on the Wi-Fi" wait_for 3 server_sees 192.168.1.2
+  in_host c ip route replace default via 192.168.1.1
+  in_host c ip route delete default via 192.168.1.1 metric 600
+  passes
 done
-check "down" adit_down
-ethernet_up
-from_the_old_address
-check "the oracle saw everything" oracle_stop
-control "without the tunnel an address of the old link is seen on the new one" at_least 1 "icmp and src host 192.168.1.2"
-in_host r ip link delete lan_c2
-in_host c ip route replace default via 192.168.1.1
-in_host c ip route delete default via 192.168.1.1 metric 600
-passes
+client_conf
 
 scenario 56 "roaming to an uplink with a smaller MTU: the tunnel's MTU goes down with it and up again, and so does the clamp"
 mtu_is() { [[ $(in_host c cat /sys/class/net/wg0/mtu) == "$1" ]]; }
@@ -170,39 +175,3 @@ done
 in_host c ip route replace default via 192.168.1.1
 client_conf
 passes
-
-scenario 39 "the process stands still while the network changes: 3 s after it goes on the tunnel carries"
-check "up" adit_up
-pid=$(adit_pid)
-kill -STOP "$pid"
-in_host c ip address add 192.168.1.4/24 dev eth0
-in_host c ip address delete 192.168.1.2/24 dev eth0
-in_host c ip address show dev eth0 to 192.168.1.4 | grep -q . || in_host c ip address add 192.168.1.4/24 dev eth0
-in_host c ip route replace default via 192.168.1.1
-sleep 1
-control "while it stands still nothing is carried" fails ping_c -c 1 10.9.0.1
-kill -CONT "$pid"
-check "then it is, within 3 s" wait_for 3 ping_c -c 1 8.8.8.8
-check "... from the new address" grep -q '192.168.1.4:' <(n s wg show wgs endpoints)
-in_host c ip address add 192.168.1.2/24 dev eth0
-in_host c ip address delete 192.168.1.4/24 dev eth0
-in_host c ip address show dev eth0 to 192.168.1.2 | grep -q . || in_host c ip address add 192.168.1.2/24 dev eth0
-in_host c ip route replace default via 192.168.1.1
-check "down" adit_down
-passes "1 s instead of 200; expiry by the clock is the simulation's"
-
-scenario 41 "the uplink is gone and comes back with another gateway: the tunnel carries again in 3 s"
-check "up" adit_up
-oracle_start
-in_host c ip link set eth0 down
-sleep 1
-control "without an uplink nothing is carried" fails ping_c -c 1 10.9.0.1
-in_host c ip link set eth0 up
-in_host c ip route add default via 192.168.1.66
-check "with the other gateway it is" wait_for 3 ping_c -c 1 8.8.8.8
-check "the oracle saw everything" oracle_stop
-check "nothing leaked" clean
-check "... and the other gateway had it" at_least 1 "$outer and ether dst $(in_host e cat /sys/class/net/eth0/address)"
-check "down" adit_down
-in_host c ip route replace default via 192.168.1.1
-passes "2 s instead of 10 min"
