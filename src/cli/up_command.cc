@@ -169,6 +169,10 @@ std::string TunnelRun::StatusLine(bool show_keys) const {
   if (!engine_) return nlohmann::ordered_json{{"name", name_}, {"state", facts_.state}}.dump();
   TunnelFacts facts = facts_;
   if (dns_) facts.dns = dns_->report();
+  if (portal_) {
+    facts.warnings.push_back(
+        fmt::format("programs of user {} pass beside the tunnel (adit portal --close {})", portal_->uid, name_));
+  }
   if (routing_) {
     facts.mtu = routing_->plan().mtu;
     for (const Op& op : routing_->ops()) facts.routing.push_back(ToString(op));
@@ -517,6 +521,22 @@ std::string TunnelRun::OnPortalRequest(const std::string& words) {
     return routing_->plan().loop_avoidance == LoopAvoidance::kRoutes
                ? "a way past the tunnel for one user needs policy rules, and host routes are used here"
                : "this tunnel does not take all traffic: nothing needs to pass it by";
+  }
+  if (wanted) {
+    // Answers come without the user's id, so a strict filter looks for the way back to their sender in the tunnel.
+    const auto snapshot = SnapshotNow();
+    const Route* const uplink = snapshot ? snapshot->Lookup(IpAddress(), kMainTable, name_) : nullptr;
+    if (uplink != nullptr) {
+      const auto filter_of = [&](const std::string& device) {
+        return snapshot->Sysctl(fmt::format("net/ipv4/conf/{}/rp_filter", device), 0);
+      };
+      if (std::max(filter_of("all"), filter_of(uplink->device)) == 1) {
+        return fmt::format(
+            "the reverse path filter of {} drops the answers to who passes beside the tunnel: "
+            "sysctl -w net.ipv4.conf.{}.rp_filter=2 makes it loose",
+            uplink->device, uplink->device);
+      }
+    }
   }
   portal_end_.cancel();
   if (!wanted && !portal_) return "ok";

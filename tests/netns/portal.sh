@@ -24,6 +24,7 @@ table ip captive {
 NFT
 }
 portal() { n c "$adit" portal "$@" wg0; }
+status_says() { a status wg0 | grep -q "$1"; }
 is_closed() { ! in_host c ip rule | grep -q uidrange && ! in_host c nft list table inet adit-wg0 | grep -q skuid; }
 client_conf "KillSwitch = up" "DNSGuard = yes"
 snapshot c
@@ -36,11 +37,13 @@ oracle_start
 control "without a window the portal is not shown to the user" fails portal_is_shown_to $kNobody
 check "open it for a user and 4 s" portal --user $kNobody --for 4
 check "the portal is shown to that user" portal_is_shown_to $kNobody
+check "... and the status says so" status_says "programs of user $kNobody pass beside the tunnel"
 check "... who may ask the network's server for names" lan_names_are_told_to $kNobody
 check "it is not shown to another" fails portal_is_shown_to $kOther 9.9.9.9
 check "... nor to root" fails portal_is_shown_to 0 9.9.9.9
 check "... who may not ask for names either" fails lan_names_are_told_to 0
 check "within 5 s it is closed" wait_for 5 is_closed
+check "the status says nothing of it any more" fails status_says "pass beside"
 check "the portal is not shown to the user any more" fails portal_is_shown_to $kNobody 9.9.9.9
 check "the oracle saw everything" oracle_stop
 check "what others sent did not leave" no_more_than 0 "dst host 9.9.9.9"
@@ -72,6 +75,12 @@ check "down" adit_down
 check "the machine is as it was" unchanged c
 passes
 
+check "up" adit_up
+set_sysctl c net.ipv4.conf.eth0.rp_filter=1
+check "a strict reverse path filter: refused, and what to do" exits_saying 1 "sysctl -w net.ipv4.conf.eth0.rp_filter=2" portal --user $kNobody
+set_sysctl c net.ipv4.conf.eth0.rp_filter=2
+check "a loose one is none" portal --user $kNobody
+check "down" adit_down
 check "no tunnel: refused" exits_saying 1 "is not up" portal --user $kNobody
 check "nobody of that name: refused" exits_saying 2 "nobody-here" portal --user nobody-here
 check "no time at all: refused" exits 2 portal --user $kNobody --for 0
