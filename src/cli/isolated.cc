@@ -275,7 +275,15 @@ int IsolatedProcess::Wait() {
   return CodeOf(status);
 }
 
+namespace {
+// Of the one program that RunWithResolvConf() waits for; a signal handler can be told in no other way.
+volatile pid_t waited_for = 0;
+void PassOn(int signal) { kill(waited_for, signal); }
+}  // namespace
+
 Result<int> RunWithResolvConf(const IsolatedProgram& program) {
+  // The terminal's own signals reach the program without us; we stay, to see its end.
+  for (const int signal : {SIGINT, SIGQUIT}) std::signal(signal, SIG_IGN);
   std::fflush(nullptr);
   const pid_t pid = fork();
   if (pid < 0) return FailErrno(errno, "cannot start a process: {}", std::strerror(errno));
@@ -292,9 +300,12 @@ Result<int> RunWithResolvConf(const IsolatedProgram& program) {
     }
     RunProgramInside(program);
   }
+  waited_for = pid;
+  for (const int signal : {SIGTERM, SIGHUP}) std::signal(signal, PassOn);
   int status = 0;
   while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
   }
+  for (const int signal : {SIGTERM, SIGHUP}) std::signal(signal, SIG_IGN);
   return CodeOf(status);
 }
 

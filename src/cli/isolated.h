@@ -34,7 +34,8 @@ struct IsolatedProgram {
 };
 
 // The program in a mount namespace only, with that resolv.conf; all else is as for any other. Returns when it has
-// ended: its exit code, 128 + signal if a signal ended it.
+// ended: its exit code, 128 + signal if a signal ended it. SIGTERM and SIGHUP are passed on to it; they and the
+// terminal's are ignored afterwards.
 Result<int> RunWithResolvConf(const IsolatedProgram& program);
 
 class IsolatedProcess {

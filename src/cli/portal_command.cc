@@ -1,7 +1,6 @@
 #include "cli/portal_command.h"
 
 #include <cerrno>
-#include <csignal>
 #include <optional>
 #include <sstream>
 #include <string>
@@ -73,8 +72,6 @@ Outcome RunPortal(const PortalCommand& command) {
   program.resolv_conf = WriteResolvConf(resolv_conf, fmt::format("The network's own, by adit portal {}.", name));
   const RunFiles files = RunFilesOf(name);
   program.scratch_file = files.folder + "/" + name + ".portal.resolv.conf";
-  // The program has the terminal, and its signals; we only wait, to close behind it.
-  for (const int signal : {SIGINT, SIGQUIT, SIGTERM, SIGHUP}) std::signal(signal, SIG_IGN);
   const auto code = RunWithResolvConf(program);
   const auto closed = Ask(name, "portal");
   if (!code) return FailFrom(code.error());

@@ -54,6 +54,10 @@ check "... its exit status is ours" equal 7 "$code"
 check "... it runs as the user" grep -qx $kNobody "$tmp/out"
 check "... the portal is shown to it" grep -q 'answer 192.168.1.2 ' "$tmp/out"
 check "with its end the window is closed" is_closed
+spawn browser c "$adit" portal --user $kNobody wg0 -- sleep 60
+check "another program has the window" wait_for 5 fails is_closed
+stop browser
+check "SIGTERM ends the program, and closes the window" wait_for 3 is_closed
 check "open it once more" portal --user $kNobody
 check "and close it" n c "$adit" portal --close wg0
 check "it is closed" is_closed
