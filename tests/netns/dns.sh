@@ -42,7 +42,12 @@ asks() { equal "nameserver $1" "$(grep nameserver /etc/resolv.conf)"; }
 status() { n near "$adit" status wg0 --json; }
 says() { status | grep -qF "$1"; }
 crash() {
-  kill -KILL "$(cat /run/adit/wg0.lock)"
+  local pid
+  pid=$(cat /run/adit/wg0.lock)
+  kill -KILL "$pid"
+  # The link goes before the lock: threads die one by one.
+  wait_for 5 is_gone "$pid"
+  wait_for 5 flock -n /run/adit/wg0.lock true
   wait_for 5 bash -c '! ip netns exec "$1" ip link show wg0 2>/dev/null' _ "$(ns near)"
 }
 

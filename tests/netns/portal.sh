@@ -24,8 +24,9 @@ table ip captive {
 NFT
 }
 portal() { n c "$adit" portal "$@" wg0; }
-status_says() { a status wg0 | grep -q "$1"; }
-is_closed() { ! in_host c ip rule | grep -q uidrange && ! in_host c nft list table inet adit-wg0 | grep -q skuid; }
+# Not by pipes: grep -q ends early, and what wrote to it then fails for it.
+status_says() { [[ $(a status wg0) == *"$1"* ]]; }
+is_closed() { [[ $(in_host c ip rule) != *uidrange* && $(in_host c nft list table inet adit-wg0) != *skuid* ]]; }
 client_conf "KillSwitch = up" "DNSGuard = yes"
 snapshot c
 
