@@ -36,14 +36,14 @@ check "the tunnel works" sees c udp 8.8.8.8 10.9.0.2
 captive
 oracle_start
 control "without a window the portal is not shown to the user" fails portal_is_shown_to $kNobody
-check "open it for a user and 4 s" portal --user $kNobody --for 4
+check "open it for a user and 8 s" portal --user $kNobody --for 8
 check "the portal is shown to that user" portal_is_shown_to $kNobody
 check "... and the status says so" status_says "programs of user $kNobody pass beside the tunnel"
 check "... who may ask the network's server for names" lan_names_are_told_to $kNobody
 check "it is not shown to another" fails portal_is_shown_to $kOther 9.9.9.9
 check "... nor to root" fails portal_is_shown_to 0 9.9.9.9
 check "... who may not ask for names either" fails lan_names_are_told_to 0
-check "within 5 s it is closed" wait_for 5 is_closed
+check "within 10 s it is closed" wait_for 10 is_closed
 check "the status says nothing of it any more" fails status_says "pass beside"
 check "the portal is not shown to the user any more" fails portal_is_shown_to $kNobody 9.9.9.9
 check "the oracle saw everything" oracle_stop
@@ -64,11 +64,11 @@ check "and close it" n c "$adit" portal --close wg0
 check "it is closed" is_closed
 check "closing it again is no error" n c "$adit" portal --close wg0
 
-check "open it for 3 s" portal --user $kNobody --for 3
+check "open it for 6 s" portal --user $kNobody --for 6
 check "a reload leaves it open" a reload wg0
 check "... to that user" portal_is_shown_to $kNobody
 adit_kill
-sleep 3.5
+sleep 6.5
 check "who kills the tunnel does not keep it open" fails portal_is_shown_to $kNobody
 in_host r nft delete table ip captive
 check "cleanup" a cleanup wg0
