@@ -4,9 +4,9 @@
 //   "status keys\n"  the same with private and preshared keys
 //   "reload\n"       reads the file again; the answer comes when that is done: "ok\n", or a sentence what was wrong
 //   "judge P\n"      what the tunnel's firewall does to packet P, one line of JSON (firewall_question.h)
-//   "portal U S\n"    opens the way past the tunnel for user id U for S seconds, "portal\n" closes it: "ok", followed
-//   by the
-//                    servers for names that the network offers, or a sentence what was wrong
+//   "portal U S\n"   opens the way past the tunnel for user id U for S seconds: "ok" and the network's servers for
+//   names,
+//                    or a sentence what was wrong; "portal\n" closes it
 //   "stop\n"         takes the tunnel down; the answer comes when that is done: "ok\n", or a sentence what remains
 //
 // 0600: who may open it may read the keys.
@@ -31,7 +31,7 @@ struct ControlHandlers {
   std::function<void()> stop;
   std::function<void()> reload;
   std::function<std::string(const std::string& packet)> judge = {};  // empty: the packet was none
-  std::function<std::string(const std::string& words)> portal = {};
+  std::function<std::string(const std::string& words)> portal = {};  // what follows "portal"
 };
 
 // Control thread only.

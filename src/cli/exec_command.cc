@@ -301,15 +301,9 @@ Outcome RunExec(const ExecCommand& command) {
   }
   IsolatedProgram program;
   program.words = command.words;
-  if (!command.user.empty()) {
-    auto user = FindUser(command.user);
-    if (!user) return FailWith(ExitCode::kUsage, "{}", user.error().message);
-    program.user = std::move(*user);
-  } else {
-    auto user = UserBehindSudo();
-    if (!user) return FailWith(ExitCode::kUsage, "{}", user.error().message);
-    program.user = std::move(*user);
-  }
+  auto user = ChooseUser(command.user);
+  if (!user) return FailWith(ExitCode::kUsage, "{}", user.error().message);
+  program.user = std::move(*user);
   ResolvConf resolv_conf;
   for (const IpAddress& server : interface.dns_servers) resolv_conf.servers.push_back({server, ""});
   resolv_conf.search = interface.dns_search_domains;

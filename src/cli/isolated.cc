@@ -219,6 +219,13 @@ Result<std::optional<IsolatedUser>> UserBehindSudo() {
   return *user;
 }
 
+Result<std::optional<IsolatedUser>> ChooseUser(const std::string& option) {
+  if (option.empty()) return UserBehindSudo();
+  auto user = FindUser(option);
+  if (!user) return std::unexpected(user.error());
+  return std::move(*user);
+}
+
 Result<IsolatedProcess> IsolatedProcess::Prepare(const IsolatedProgram& program) {
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)

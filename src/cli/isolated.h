@@ -25,6 +25,8 @@ struct IsolatedUser {
 Result<IsolatedUser> FindUser(const std::string& text);
 // Who called sudo; empty without sudo, or if it was root.
 Result<std::optional<IsolatedUser>> UserBehindSudo();
+// FindUser() of what --user says; without it UserBehindSudo().
+Result<std::optional<IsolatedUser>> ChooseUser(const std::string& option);
 
 struct IsolatedProgram {
   std::vector<std::string> words;    // words[0] is a path, or a name looked up in PATH

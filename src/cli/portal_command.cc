@@ -41,16 +41,9 @@ Outcome RunPortal(const PortalCommand& command) {
     return closed ? Outcome() : std::unexpected(closed.error());
   }
 
-  std::optional<IsolatedUser> user;
-  if (!command.user.empty()) {
-    auto found = FindUser(command.user);
-    if (!found) return FailWith(ExitCode::kUsage, "{}", found.error().message);
-    user = std::move(*found);
-  } else {
-    auto behind = UserBehindSudo();
-    if (!behind) return FailWith(ExitCode::kUsage, "{}", behind.error().message);
-    user = std::move(*behind);
-  }
+  const auto chosen = ChooseUser(command.user);
+  if (!chosen) return FailWith(ExitCode::kUsage, "{}", chosen.error().message);
+  const std::optional<IsolatedUser>& user = *chosen;
   if (!user) return FailWith(ExitCode::kUsage, "who may pass beside the tunnel? adit portal --user USER {}", name);
 
   const auto servers = Ask(name, fmt::format("portal {} {}", user->uid, command.seconds.count()));

@@ -345,11 +345,15 @@ class Engine::Impl {
   // Addresses or routes changed: what we know of our own addresses may be wrong, what we know of the peers' is not.
   void OnNetworkChanged() {
     if (!network_watch_->Process()) return;
-    const auto find_links = [this](const Endpoint& path) {
+    // Most peers write to the same address of ours.
+    const auto find_links = [this, asked = IpAddress(), home = std::uint32_t{0}](const Endpoint& path) mutable {
       const IpAddress& source = path.source.ip;
       LinksOfPath links{.route = link_lookup_->RouteTo(path.remote.ip, source, fwmark_)};
       // Where nothing is out of the ordinary one question is enough.
-      if (path.source.is_set() && links.route != path.source.interface_index) links.home = link_lookup_->HomeOf(source);
+      if (path.source.is_set() && links.route != path.source.interface_index) {
+        if (source != asked) home = link_lookup_->HomeOf(source), asked = source;
+        links.home = home;
+      }
       return links;
     };
     tunnel_.OnNetworkChanged(BothNow(), find_links, outbox_);

@@ -107,17 +107,17 @@ class Words {
     if (Take("local")) return 255;
     return Number<std::uint32_t>();
   }
-  PortRange Ports() {
+  // "FIRST-LAST", or one number for both.
+  template <typename T>
+  std::pair<T, T> Range() {
     const std::string_view word = Next();
     const auto dash = word.find('-');
-    const auto first = NumberIn<std::uint16_t>(word.substr(0, dash));
-    return {first, dash == std::string_view::npos ? first : NumberIn<std::uint16_t>(word.substr(dash + 1))};
+    const auto first = NumberIn<T>(word.substr(0, dash));
+    return {first, dash == std::string_view::npos ? first : NumberIn<T>(word.substr(dash + 1))};
   }
-  std::pair<std::uint32_t, std::uint32_t> Users() {
-    const std::string_view word = Next();
-    const auto dash = std::min(word.find('-'), word.size());
-    const auto first = NumberIn<std::uint32_t>(word.substr(0, dash));
-    return {first, dash == word.size() ? first : NumberIn<std::uint32_t>(word.substr(dash + 1))};
+  PortRange Ports() {
+    const auto [first, last] = Range<std::uint16_t>();
+    return {first, last};
   }
   void Fail() { failed_ = true; }
   bool complete() const { return !failed_ && at_ == words_.size(); }
@@ -172,7 +172,7 @@ Rule ParseRule(Words& words, Family family) {
   }
   if (words.Take("sport")) rule.source_ports = words.Ports();
   if (words.Take("dport")) rule.destination_ports = words.Ports();
-  if (words.Take("uidrange")) rule.uids = words.Users();
+  if (words.Take("uidrange")) rule.uids = words.Range<std::uint32_t>();
   if (words.Take("lookup")) {
     rule.table = words.Table();
   } else if (words.Take("unreachable")) {

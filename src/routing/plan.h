@@ -52,7 +52,6 @@ struct PlanAnchors {
   friend bool operator==(const PlanAnchors&, const PlanAnchors&) = default;
 };
 
-// The part of a .conf file that concerns routing. Endpoints are resolved addresses.
 // A window beside the tunnel for one user's programs, to log in to the network that one is in (a captive portal).
 struct Portal {
   std::uint32_t uid = 0;
@@ -60,6 +59,7 @@ struct Portal {
   friend bool operator==(const Portal&, const Portal&) = default;
 };
 
+// The part of a .conf file that concerns routing. Endpoints are resolved addresses.
 struct RoutingConfig {
   std::string interface_name;
   std::vector<InterfaceAddress> addresses;

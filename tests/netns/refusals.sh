@@ -9,7 +9,6 @@ lab_up
 client_conf
 snapshot c
 
-# exits CODE COMMAND…: with that exit status; its output is in $tmp/out.
 one_line() { [[ $(grep -c . "$tmp/out") == 1 ]] || { cat "$tmp/out"; return 1; }; }
 
 scenario 57 "no CAP_NET_ADMIN: one line, exit status 4, nothing changed. NET_ADMIN alone, without any tool on the PATH: works"

@@ -14,7 +14,6 @@ is_closed() { [[ $(past_the_rules || true) == "error EPERM "* ]]; }
 has_table() { in_host c nft list table inet adit-wg0 >/dev/null 2>&1; }
 forwarding() { in_host c sysctl -n net.ipv4.ip_forward net.ipv6.conf.all.forwarding | tr '\n' ' '; }
 reloads() { client_conf "$@" && a reload wg0; }
-# exits_saying STATUS WORDS COMMAND…: with that status, saying so.
 snapshot c
 
 # ---- the kill switch, of a full tunnel
