@@ -109,7 +109,7 @@ void EndpointKeeper::LookUp(Watched& watched) {
 
 void EndpointKeeper::OnFound(Watched& watched, const LookupResult& found) {
   const IpAddress before = watched.watch.current();
-  const auto addresses = OrderByRoute(found, names_.fwmark);
+  const auto addresses = OrderByRoute(found, names_);
   if (addresses.empty()) {
     spdlog::debug("cannot look up {}: {}", watched.host, found.error);
     watched.watch.OnLookupFailed(BootNow());

@@ -1,5 +1,7 @@
 #include "cli/name_lookup.h"
 
+#include <net/if.h>
+
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <fstream>
@@ -22,10 +24,27 @@ std::string ReadWhole(const char* path) {
   return std::string((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
 }
 
+// A server with a link is asked by that link. One that no link leads to would be asked through the tunnel.
+void BindServers(std::vector<NameServer>& servers, UplinkChoice& uplinks) {
+  std::erase_if(servers, [&](NameServer& server) {
+    const auto link = uplinks.LinkTo(server.ip);
+    if (!link || !server.scope.empty()) return false;
+    char name[IF_NAMESIZE] = {};
+    if (*link == 0 || if_indextoname(*link, name) == nullptr) return true;
+    server.scope = name;
+    return false;
+  });
+}
+
+bool HasWay(const IpAddress& to, const EndpointNames& names) {
+  const auto link = names.uplinks ? names.uplinks->LinkTo(to) : std::nullopt;
+  return link ? *link != 0 : HasRoute(to, names.fwmark);
+}
+
 }  // namespace
 
 EndpointNames NamesBeforeTunnel(std::uint32_t fwmark, std::vector<IpAddress> tunnel_servers) {
-  return {fwmark, std::move(tunnel_servers), ParseResolvConf(ReadOwnResolvConf(SystemResolvPaths()))};
+  return {fwmark, nullptr, std::move(tunnel_servers), ParseResolvConf(ReadOwnResolvConf(SystemResolvPaths()))};
 }
 
 ResolverSettings EndpointNames::Settings() const {
@@ -34,6 +53,7 @@ ResolverSettings EndpointNames::Settings() const {
   if (own.servers.empty() || NamesOnly(own, tunnel_servers)) own = before;
   ResolverSettings settings;
   settings.servers = ServersForEndpoints(own, ParseResolvConf(ReadWhole(kResolvedUplinks)), tunnel_servers);
+  if (uplinks) BindServers(settings.servers, *uplinks);
   settings.search = before.search;
   settings.fwmark = fwmark;
   return settings;
@@ -106,9 +126,9 @@ Result<std::unique_ptr<NameLookup>> NameLookup::Start(boost::asio::io_context& i
 NameLookup::NameLookup(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 NameLookup::~NameLookup() { impl_->Forget(); }
 
-std::vector<IpAddress> OrderByRoute(const LookupResult& found, std::uint32_t fwmark) {
-  return OrderAddresses(found.v6, found.v4, !found.v6.empty() && HasRoute(found.v6.front(), fwmark),
-                        !found.v4.empty() && HasRoute(found.v4.front(), fwmark));
+std::vector<IpAddress> OrderByRoute(const LookupResult& found, const EndpointNames& names) {
+  return OrderAddresses(found.v6, found.v4, !found.v6.empty() && HasWay(found.v6.front(), names),
+                        !found.v4.empty() && HasWay(found.v4.front(), names));
 }
 
 }  // namespace adit

@@ -11,12 +11,14 @@
 #include "base/result.h"
 #include "dns/resolv_conf.h"
 #include "dns/resolver.h"
+#include "routing/uplink_choice.h"
 
 namespace adit {
 
-// The machine's own name servers, marked as the engine's packets are: never the tunnel's.
+// The machine's own name servers, asked by the way that the engine's packets go: never the tunnel's.
 struct EndpointNames {
   std::uint32_t fwmark = 0;
+  std::shared_ptr<UplinkChoice> uplinks;  // may be null; bound as they are
   std::vector<IpAddress> tunnel_servers;
   ResolvConf before;  // resolv.conf when the tunnel was not there: for machines where nobody says it later
 
@@ -42,6 +44,6 @@ class NameLookup {
 };
 
 // The addresses of an answer in the order to try them.
-std::vector<IpAddress> OrderByRoute(const LookupResult& found, std::uint32_t fwmark);
+std::vector<IpAddress> OrderByRoute(const LookupResult& found, const EndpointNames& names);
 
 }  // namespace adit

@@ -14,6 +14,13 @@
 #include "routing/network_events.h"
 
 namespace adit {
+namespace {
+
+bool LeadsElsewhere(const NetworkEvent& event) {
+  return event.kind == EventKind::kLink || event.kind == EventKind::kAddress || event.kind == EventKind::kRoute;
+}
+
+}  // namespace
 
 class NetworkMonitor::Impl : public std::enable_shared_from_this<NetworkMonitor::Impl> {
  public:
@@ -61,6 +68,7 @@ class NetworkMonitor::Impl : public std::enable_shared_from_this<NetworkMonitor:
     const NetworkNews news = events_->Read();
     const Instant now = BootNow();
     if (news.is_lost) policy_.OnLost(now);
+    if (follow_network_ && (news.is_lost || std::ranges::any_of(news.events, LeadsElsewhere))) follow_network_();
     for (const NetworkEvent& event : news.events) {
       if (event.kind == EventKind::kFirewall && !repair_firewall_) continue;
       std::optional<Harm> harm;
@@ -99,7 +107,7 @@ class NetworkMonitor::Impl : public std::enable_shared_from_this<NetworkMonitor:
     }
     if (actions.reconcile) {
       const Instant begin = BootNow();
-      const RepairReport report = guarded_.routing->Reconcile(guarded_.config(), guarded_.switch_mark);
+      const RepairReport report = guarded_.routing->Reconcile(guarded_.config(), guarded_.prepare_sockets);
       const Instant end = BootNow();
       policy_.OnReconciled(end - begin, end);
       Count(report);
@@ -178,6 +186,7 @@ class NetworkMonitor::Impl : public std::enable_shared_from_this<NetworkMonitor:
   std::unique_ptr<FdWatch> route_watch_;
   std::unique_ptr<FdWatch> firewall_watch_;
   std::vector<Observer> observers_;
+  std::function<void()> follow_network_;
   std::function<void()> repair_firewall_;
   Guarded guarded_;
   Harm last_harm_;
@@ -200,6 +209,7 @@ Result<std::unique_ptr<NetworkMonitor>> NetworkMonitor::Start(boost::asio::io_co
 NetworkMonitor::NetworkMonitor(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 NetworkMonitor::~NetworkMonitor() { impl_->Stop(); }
 void NetworkMonitor::Subscribe(Observer observer) { impl_->observers_.push_back(std::move(observer)); }
+void NetworkMonitor::OnNetworkEvent(std::function<void()> follow) { impl_->follow_network_ = std::move(follow); }
 void NetworkMonitor::OnFirewallChange(std::function<void()> repair) { impl_->repair_firewall_ = std::move(repair); }
 void NetworkMonitor::Guard(Guarded guarded) { impl_->Guard(std::move(guarded)); }
 RoutingHealth NetworkMonitor::health() const { return impl_->Health(); }

@@ -26,13 +26,16 @@ class NetworkMonitor {
   // Called after changes have come to rest (ReconcilePolicy::kQuiet) and the routing has been looked after: addresses,
   // routes or links are others now. For endpoint sources, endpoint names, the MTU, DNS. Observers live as long as this.
   void Subscribe(Observer observer);
+  // Called at once when links, addresses or routes changed, or may have.
+  void OnNetworkEvent(std::function<void()> follow);
   // Called at once when an nftables transaction that was not ours took place, or may have: the table may be gone.
   void OnFirewallChange(std::function<void()> repair);
   // From now on `routing` is looked after; null ends that. It and what the functions need must live until then.
   struct Guarded {
     Routing* routing = nullptr;
-    std::function<RoutingConfig()> config;           // what should be in force
-    std::function<Status(const Plan&)> switch_mark;  // before a plan with another mark is complete; see Routing::Reload
+    std::function<RoutingConfig()> config;  // what should be in force
+    std::function<Status(const Plan&)>
+        prepare_sockets;  // before a plan that asks otherwise of them is complete; see Routing::Reload
   };
   void Guard(Guarded guarded);
   // As status shows it; all zero while nothing is guarded.

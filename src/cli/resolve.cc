@@ -32,7 +32,7 @@ Result<EndpointAddresses> ResolveOne(Loop& loop, const ConfEndpoint& endpoint, u
   for (unsigned retry = 0;; ++retry) {
     const auto found = LookUp(loop, endpoint.host, names);
     if (!found) return Fail("stopped while looking up {}", endpoint.host);
-    auto addresses = OrderByRoute(*found, names.fwmark);
+    auto addresses = OrderByRoute(*found, names);
     if (!addresses.empty()) return EndpointAddresses{true, std::move(addresses), found->ttl};
     if (found->is_final || (retries != kResolveForever && retry >= retries)) {
       return Fail("the endpoint {} cannot be resolved: {}", endpoint.ToString(), found->error);

@@ -51,6 +51,7 @@
 #include "cli/status.h"
 #include "cli/sync.h"
 #include "cli/tunnel_firewall.h"
+#include "cli/uplink_follower.h"
 #include "config/environment.h"
 #include "control/uapi_server.h"
 #include "crypto/primitives.h"
@@ -58,6 +59,7 @@
 #include "routing/old_flows.h"
 #include "routing/routing.h"
 #include "routing/table_names.h"
+#include "routing/uplink_choice.h"
 
 namespace adit {
 namespace {
@@ -121,6 +123,9 @@ class TunnelRun {
   Status SetPortal(std::optional<Portal> portal);
   Status Reload();
   Status SetMark(std::uint32_t mark);
+  Status BindToUplink(const Plan& plan);
+  void ReleaseUplink();
+  Status PrepareSockets(const Plan& plan);
   std::uint32_t MarkBeforeEndpoints() const;
   std::uint32_t SocketMark(const Plan& plan) const;
   void OnEndpointChanged(const PublicKey& key, const SocketAddress& now);
@@ -145,10 +150,12 @@ class TunnelRun {
   // In the order they come to be; the loop outlives what runs on it.
   Loop loop_;
   std::optional<TunnelLock> lock_;
+  std::shared_ptr<UplinkChoice> uplinks_ = std::make_shared<UplinkChoice>(name_);
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<UapiServer> uapi_;
   std::unique_ptr<ControlSocket> control_;
   std::vector<std::optional<SocketAddress>> endpoints_;
+  std::unique_ptr<UplinkFollower> uplink_follower_;  // while the sockets are bound
   std::unique_ptr<NetworkMonitor> monitor_;
   std::unique_ptr<Firewall> firewall_;
   std::unique_ptr<Routing> routing_;
@@ -175,6 +182,8 @@ std::string TunnelRun::StatusLine(bool show_keys) const {
   }
   if (routing_) {
     facts.mtu = routing_->plan().mtu;
+    const LoopAvoidance way = routing_->plan().loop_avoidance;
+    if (way != LoopAvoidance::kAuto) facts.loop_avoidance = ToString(way);
     for (const Op& op : routing_->ops()) facts.routing.push_back(ToString(op));
     if (monitor_) facts.health = monitor_->health();
   }
@@ -243,6 +252,7 @@ Outcome TunnelRun::TakeName() {
 Outcome TunnelRun::OpenDevice() {
   auto tun = TunDevice::Create(name_, settings_.tun);
   if (!tun) return FailFrom(tun.error());
+  settings_.engine.udp.choose_link = [uplinks = uplinks_](const IpAddress& to) { return uplinks->LinkTo(to); };
   auto engine = Engine::Start(loop_.io(), std::move(*tun), settings_.engine,
                               [this](EngineEnd) { loop_.Finish(End::kLinkRemoved); });
   if (!engine) return FailFrom(engine.error());
@@ -272,6 +282,7 @@ Outcome TunnelRun::OpenDevice() {
 Outcome TunnelRun::Configure() {
   // Whatever keeps unmarked packets in (a kill switch of before) lets the questions out already.
   names_ = NamesBeforeTunnel(MarkBeforeEndpoints(), conf_.interface.dns_servers);
+  names_.uplinks = uplinks_;
   std::vector<EndpointAddresses> found;
   auto endpoints = ResolveEndpoints(loop_, conf_.peers, ResolutionRetriesFromEnvironment(), names_, &found);
   if (!endpoints) return FailWith(ExitCode::kFailure, "{}", endpoints.error().message);
@@ -291,6 +302,7 @@ Outcome TunnelRun::Configure() {
                      error});
   }
   names_.fwmark = MarkFor(config, *plan);
+  if (Status bound = BindToUplink(*plan); !bound) return FailFrom(bound.error());
   if (auto done = ApplyRouting(*plan); !done) return done;
   EndOldFlows(config);
   keeper_ = std::make_unique<EndpointKeeper>(
@@ -340,7 +352,7 @@ void TunnelRun::FollowRoaming() {
 // there.
 void TunnelRun::FollowEndpoints() {
   const RepairReport report =
-      routing_->Reconcile(Wanted(), [this](const Plan& wanted) { return SetMark(SocketMark(wanted)); });
+      routing_->Reconcile(Wanted(), [this](const Plan& wanted) { return PrepareSockets(wanted); });
   for (const std::string& failure : report.failures) spdlog::warn("{}", failure);
   LookAfterFirewall();
 }
@@ -414,11 +426,10 @@ Outcome TunnelRun::ApplyRouting(const Plan& plan) {
   for (const std::string& finding : routing_->findings()) Warn(finding);
   WriteTableNames(name_, plan.specific_table, plan.catch_all_table);
   facts_.mtu = plan.mtu;
-  facts_.loop_avoidance = plan.loop_avoidance == LoopAvoidance::kAuto ? "" : ToString(plan.loop_avoidance);
   for (const auto& address : conf_.interface.addresses) facts_.addresses.push_back(address.ToString());
   monitor_->Guard({.routing = routing_.get(),
                    .config = [this] { return Wanted(); },
-                   .switch_mark = [this](const Plan& wanted) { return SetMark(SocketMark(wanted)); }});
+                   .prepare_sockets = [this](const Plan& wanted) { return PrepareSockets(wanted); }});
 
   const auto is_bound = [this] { return engine_->GetEngine().is_up && engine_->GetDevice().listen_port != 0; };
   // The engine is told by netlink; between its messages the loop has to turn, hence the short naps.
@@ -518,9 +529,9 @@ std::string TunnelRun::OnPortalRequest(const std::string& words) {
     wanted = portal;
   }
   if (wanted && routing_->plan().loop_avoidance != LoopAvoidance::kRules) {
-    return routing_->plan().loop_avoidance == LoopAvoidance::kRoutes
-               ? "a way past the tunnel for one user needs policy rules, and host routes are used here"
-               : "this tunnel does not take all traffic: nothing needs to pass it by";
+    return routing_->plan().loop_avoidance == LoopAvoidance::kAuto
+               ? "this tunnel does not take all traffic: nothing needs to pass it by"
+               : "a way past the tunnel for one user needs policy rules, which are not used here";
   }
   if (wanted) {
     // Answers come without the user's id, so a strict filter looks for the way back to their sender in the tunnel.
@@ -618,6 +629,30 @@ Status TunnelRun::SetMark(std::uint32_t mark) {
   return {};
 }
 
+// Before the tunnel's routes rely on it. Once bound the sockets stay so, which does no harm where nothing relies on it.
+Status TunnelRun::BindToUplink(const Plan& plan) {
+  if (plan.loop_avoidance != LoopAvoidance::kBind || uplink_follower_) return {};
+  auto follower =
+      UplinkFollower::Start(loop_.io(), uplinks_,
+                            {.look = [this] { return routing_ ? routing_->NetworkWithoutUs() : SnapshotNow(); },
+                             .on_changed = [this] { engine_->OnUplinksChanged(); }});
+  if (!follower) return std::unexpected(follower.error());
+  uplink_follower_ = std::move(*follower);
+  monitor_->OnNetworkEvent([this] { uplink_follower_->OnNetworkEvent(); });
+  return {};
+}
+
+void TunnelRun::ReleaseUplink() {
+  monitor_->OnNetworkEvent({});
+  uplink_follower_.reset();
+  uplinks_->Release();
+}
+
+Status TunnelRun::PrepareSockets(const Plan& plan) {
+  if (Status bound = BindToUplink(plan); !bound) return bound;
+  return SetMark(SocketMark(plan));
+}
+
 // The firewall of a file read again: changed, or raised where there was none.
 Status TunnelRun::FollowFirewall(const RoutingConfig& config, const Plan& plan) {
   if (firewall_) return ReloadFirewall(*firewall_, config, plan);
@@ -691,9 +726,9 @@ Status TunnelRun::Reload() {
     return stays(std::strerror(error));
   }
   const std::uint32_t mark = SocketMark(*plan);
-  Status routed;
-  // Unmarked sockets must not meet rules that count on a mark.
-  if (old_mark == 0 && mark != 0) routed = SetMark(mark);
+  // Neither unmarked sockets nor ones that go by the routing table may meet what counts on something else.
+  Status routed = BindToUplink(*plan);
+  if (routed && old_mark == 0 && mark != 0) routed = SetMark(mark);
   if (routed) {
     routed = routing_->Reload(*plan, [&]() -> Status { return mark == old_mark ? Status() : SetMark(mark); });
   }
@@ -701,9 +736,11 @@ Status TunnelRun::Reload() {
     DeviceUpdate back = MakeSyncUpdate(ToDeviceUpdate(conf_, endpoints_), engine_->GetDevice());
     back.fwmark = old_mark;
     engine_->SetDevice(back);
+    if (in_force != LoopAvoidance::kBind) ReleaseUplink();
     firewall_goes_back();
     return stays(routed.error().message);
   }
+  if (plan->loop_avoidance != LoopAvoidance::kBind) ReleaseUplink();
   for (const std::string& warning : plan->warnings) spdlog::warn("{}", warning);
   const bool has_other_dns = conf_.interface.dns_servers != loaded->conf.interface.dns_servers ||
                              conf_.interface.dns_search_domains != loaded->conf.interface.dns_search_domains;
@@ -758,6 +795,7 @@ Status TunnelRun::TakeDown() {
   if (dns_) note(dns_->Remove());
   dns_.reset();
   monitor_.reset();
+  uplink_follower_.reset();
   if (routing_) {
     note(routing_->Down());
     RemoveTableNames(name_);

@@ -267,7 +267,7 @@ TEST(ConfFile, NamesFileLineAndCureForEveryError) {
                    23),
        "t.conf:2:", "zero byte"},
       {With("KillSwitch = on", ""), "t.conf:3:", "KillSwitch: \"on\": use off, up or always"},
-      {With("LoopAvoidance = mark", ""), "t.conf:3:", "use auto, rules or routes"},
+      {With("LoopAvoidance = mark", ""), "t.conf:3:", "use auto, rules, routes or bind"},
       {With("LAN = yes", ""), "t.conf:3:", "use allow, block or prefixes"},
       {With("LAN = ,", ""), "t.conf:3:", "use allow, block or prefixes"},
       {With("ExcludedIPs = example.com", ""), "t.conf:3:", "not an address prefix"},

@@ -10,8 +10,10 @@ namespace {
 
 constexpr std::pair<std::string_view, KillSwitch> kKillSwitches[] = {
     {"off", KillSwitch::kOff}, {"up", KillSwitch::kUp}, {"always", KillSwitch::kAlways}};
-constexpr std::pair<std::string_view, LoopAvoidance> kLoopAvoidances[] = {
-    {"auto", LoopAvoidance::kAuto}, {"rules", LoopAvoidance::kRules}, {"routes", LoopAvoidance::kRoutes}};
+constexpr std::pair<std::string_view, LoopAvoidance> kLoopAvoidances[] = {{"auto", LoopAvoidance::kAuto},
+                                                                          {"rules", LoopAvoidance::kRules},
+                                                                          {"routes", LoopAvoidance::kRoutes},
+                                                                          {"bind", LoopAvoidance::kBind}};
 
 template <typename T, std::size_t size>
 Result<T> FromName(const std::pair<std::string_view, T> (&names)[size], std::string_view text) {

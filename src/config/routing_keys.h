@@ -41,6 +41,7 @@ enum class LoopAvoidance : std::uint8_t {
   kAuto,    // the first of the following that this machine allows
   kRules,   // a mark on the sockets, and policy rules
   kRoutes,  // host routes to the endpoints by the gateway of the moment
+  kBind,    // each datagram bound to the link that leads past the tunnel
 };
 
 // What arrives at this machine from the tunnel for these ports goes on to another address.

@@ -166,6 +166,8 @@ class Engine::Impl {
     CarryOut();
   }
 
+  void OnUplinksChanged() { FollowNetwork(); }
+
   EngineStatus GetEngine() const {
     EngineStatus status;
     status.interface_name = tun_->name();
@@ -342,13 +344,17 @@ class Engine::Impl {
     CarryOut();
   }
 
-  // Addresses or routes changed: what we know of our own addresses may be wrong, what we know of the peers' is not.
   void OnNetworkChanged() {
-    if (!network_watch_->Process()) return;
+    if (network_watch_->Process()) FollowNetwork();
+  }
+
+  // Addresses or routes changed: what we know of our own addresses may be wrong, what we know of the peers' is not.
+  void FollowNetwork() {
     // Most peers write to the same address of ours.
     const auto find_links = [this, asked = IpAddress(), home = std::uint32_t{0}](const Endpoint& path) mutable {
       const IpAddress& source = path.source.ip;
-      LinksOfPath links{.route = link_lookup_->RouteTo(path.remote.ip, source, fwmark_)};
+      const auto forced = options_.udp.choose_link ? options_.udp.choose_link(path.remote.ip) : std::nullopt;
+      LinksOfPath links{.route = forced ? *forced : link_lookup_->RouteTo(path.remote.ip, source, fwmark_)};
       // Where nothing is out of the ordinary one question is enough.
       if (path.source.is_set() && links.route != path.source.interface_index) {
         if (source != asked) home = link_lookup_->HomeOf(source), asked = source;
@@ -514,5 +520,6 @@ int Engine::SetDevice(const DeviceUpdate& update) { return impl_->SetDevice(upda
 EngineStatus Engine::GetEngine() const { return impl_->GetEngine(); }
 std::optional<PeerReach> Engine::GetReach(const PublicKey& key) const { return impl_->GetReach(key); }
 void Engine::Redirect(const PublicKey& key, const SocketAddress& remote) { impl_->Redirect(key, remote); }
+void Engine::OnUplinksChanged() { impl_->OnUplinksChanged(); }
 
 }  // namespace adit

@@ -61,6 +61,8 @@ class Engine : public DeviceControl {
   std::optional<PeerReach> GetReach(const PublicKey& key) const;
   // The peer is to be found there from now on; Tunnel::Redirect.
   void Redirect(const PublicKey& key, const SocketAddress& remote);
+  // UdpOptions::choose_link answers otherwise from now on. Changes of addresses and routes need no telling.
+  void OnUplinksChanged();
 
  private:
   class Impl;

@@ -319,27 +319,47 @@ class Planner {
     const auto chosen = ChooseLoopAvoidance();
     if (!chosen) return std::unexpected(chosen.error());
     plan_.loop_avoidance = *chosen;
+    if (*chosen == LoopAvoidance::kBind) {
+      if (Status possible = CheckBind(); !possible) return possible;
+    }
     return *chosen == LoopAvoidance::kRules ? PlanRules() : PlanHalves();
   }
 
   // Rules stay right without any event being seen, so they come first. Host routes follow the uplink, but know only the
-  // endpoints that the configuration names; without an uplink those are refused until there is one.
+  // endpoints that the configuration names; without an uplink those are refused until there is one. Bound sockets lead
+  // to anybody, but nothing can stand behind the tunnel's IPv4 routes (PlanHalves).
   Result<LoopAvoidance> ChooseLoopAvoidance() {
     const char* missing = !snapshot_.takes_rules
                               ? "this machine takes no policy rules, or none that suppress a default route"
                           : !snapshot_.takes_marks ? "this machine lets us not mark packets (SO_MARK)"
                                                    : nullptr;
     if (config_.loop_avoidance == LoopAvoidance::kRules && missing != nullptr) {
-      return FailErrno(EOPNOTSUPP, "LoopAvoidance = rules is not possible here: {}; use auto or routes", missing);
+      return FailErrno(EOPNOTSUPP, "LoopAvoidance = rules is not possible here: {}; use auto, routes or bind", missing);
     }
     if (config_.loop_avoidance != LoopAvoidance::kAuto) return config_.loop_avoidance;
     if (missing == nullptr) return LoopAvoidance::kRules;
-    Warn(
-        "{}: host routes keep the tunnel's own packets out of it, and a network that pushes longer routes can take "
-        "traffic "
-        "out",
-        missing);
-    return LoopAvoidance::kRoutes;
+    const bool knows_peers = !config_.endpoints.empty();
+    Warn("{}: {} the tunnel's own packets out of it, and a network that pushes longer routes can take traffic out",
+         missing, knows_peers ? "host routes keep" : "sockets bound to the uplink keep");
+    return knows_peers ? LoopAvoidance::kRoutes : LoopAvoidance::kBind;
+  }
+
+  // A strict filter asks where a packet to the sender of an answer would go: into the tunnel, as nothing but the socket
+  // leads past it.
+  Status CheckBind() const {
+    std::vector<SocketAddress> peers = config_.endpoints;
+    if (peers.empty()) peers.push_back({DefaultOf(Family::kV4).address(), 1, 0});
+    for (const SocketAddress& peer : peers) {
+      if (!StrictFilterDropsAnswersOf(peer)) continue;
+      const Route* const uplink = Uplink(peer.ip);
+      const std::string device = uplink != nullptr ? uplink->device : "default";
+      return FailErrno(
+          EOPNOTSUPP,
+          "sockets bound to the uplink are not possible here: the reverse path filter of {} is strict and "
+          "drops the answers; set net.ipv4.conf.{}.rp_filter (and .all.) to 2, or use another LoopAvoidance",
+          device, device);
+    }
+    return {};
   }
 
   // --- routes with rules -----------------------------------------------------------------------------------------
@@ -406,15 +426,22 @@ class Planner {
   }
 
   // What stays outside comes first, then what goes inside, each in front of its like as unreachable: if the TUN goes
-  // away, nothing leaves by the uplink.
+  // away, nothing leaves by the uplink. With bound sockets that holds for IPv6 only. IPv4 does not pass over an
+  // unreachable route to a shorter one by the link that a socket names, as IPv6 does; it takes the destination for a
+  // neighbour on that link.
   Status PlanHalves() {
+    const bool is_bound = plan_.loop_avoidance == LoopAvoidance::kBind;
     // Routes of main cannot take from it what it is connected to; with a kill switch the firewall does.
     if (config_.lan.kind != LanPolicy::Kind::kAllow && config_.kill_switch == KillSwitch::kOff) {
-      return FailErrno(
-          EOPNOTSUPP,
-          "LAN = {} needs policy rules, and host routes are used here: leave LAN out, use KillSwitch = up, or "
-          "LoopAvoidance = rules where that is possible",
-          config_.lan.ToString());
+      return FailErrno(EOPNOTSUPP,
+                       "LAN = {} needs policy rules, and {} are used here: leave LAN out, use KillSwitch = up, or "
+                       "LoopAvoidance = rules where that is possible",
+                       config_.lan.ToString(), is_bound ? "bound sockets" : "host routes");
+    }
+    if (is_bound && config_.kill_switch == KillSwitch::kOff) {
+      Warn(
+          "if adit dies, IPv4 leaves beside the tunnel until the next `adit up` or `adit down`: nothing can stand "
+          "behind its routes where sockets are bound to the uplink; KillSwitch = up refuses it then");
     }
     struct Part {
       Prefix prefix;
@@ -438,14 +465,14 @@ class Planner {
     }
     UplinkNeeds needs;
     needs.tunnel = device_;
-    needs.endpoints = true;
+    needs.endpoints = !is_bound;
     needs.excluded = excluded_;
     needs.has_ipv6 = snapshot_.has_ipv6;
     for (const Part& part : parts) needs.allowed.push_back(part.prefix);
     for (const Route& route : UplinkRoutes(needs, config_.endpoints, snapshot_)) Add(AddRoute{route});
 
     for (const Part& part : parts) {
-      if (!part.is_wide) continue;
+      if (!part.is_wide || (is_bound && FamilyOf(part.prefix) == Family::kV4)) continue;
       Route refused;
       refused.destination = part.prefix;
       refused.type = RouteType::kUnreachable;
@@ -725,6 +752,7 @@ class Planner {
       if (endpoint.ip.is_v6() && !snapshot_.has_ipv6) continue;
       if (plan_.questions.size() == kMaxQuestions) return;
       if (config_.table_mode == TableMode::kOff) return;
+      if (plan_.loop_avoidance == LoopAvoidance::kBind) break;  // only the sockets know how they get there
       plan_.questions.push_back(
           {"endpoint " + endpoint.ToString(), {endpoint.ip}, plan_.fwmark, Expectation::kNotTunnel});
     }

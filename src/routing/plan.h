@@ -17,7 +17,8 @@
 // Where the machine takes no rules (a kernel or container without them, no right to mark packets), or the user says so,
 // the tunnel's routes stand in main, a default as two halves that are longer than the uplink's, each with the same
 // route as unreachable behind it. What must stay outside of the tunnel then leaves by host routes that follow the
-// uplink (LoopAvoidance = routes, routing/uplink.h).
+// uplink (LoopAvoidance = routes, routing/uplink.h), or the engine binds each of its datagrams to the uplink
+// (LoopAvoidance = bind, routing/uplink_choice.h).
 //
 // The LAN follows table main without any event, a public prefix that a DHCP server pushes into main takes nothing out
 // of the tunnel, and a TUN that went away leaves "unreachable", not the uplink.
@@ -109,7 +110,7 @@ struct Plan {
   std::uint32_t specific_table = 0;   // TU
   std::uint32_t catch_all_table = 0;  // TD
   std::vector<Op> ops;                // in the order to apply; undone in reverse
-  // How the tunnel's own packets stay out of it: kRules or kRoutes; kAuto: nothing is needed.
+  // How the tunnel's own packets stay out of it: kRules, kRoutes or kBind; kAuto: nothing is needed.
   LoopAvoidance loop_avoidance = LoopAvoidance::kAuto;
   std::vector<RouteQuestion> questions;
   std::vector<std::string> warnings;  // sentences for the operator

@@ -196,10 +196,16 @@ RoutingConfig Routing::Anchored(RoutingConfig config) const {
   return config;
 }
 
-Result<Plan> Routing::PlanAgain(const RoutingConfig& config) {
+Result<NetSnapshot> Routing::NetworkWithoutUs() {
   auto snapshot = TakeSnapshot(socket_);
   if (!snapshot) return std::unexpected(snapshot.error());
-  return MakePlan(Anchored(config), Without(std::move(*snapshot), ops()));
+  return Without(std::move(*snapshot), ops());
+}
+
+Result<Plan> Routing::PlanAgain(const RoutingConfig& config) {
+  const auto network = NetworkWithoutUs();
+  if (!network) return std::unexpected(network.error());
+  return MakePlan(Anchored(config), *network);
 }
 
 Status Routing::Reload(const Plan& plan, const std::function<Status()>& between) {

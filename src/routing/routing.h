@@ -74,6 +74,8 @@ class Routing {
   // to Reconcile.
   RepairReport Repair();
 
+  // The machine as it would be if nothing of ours were there.
+  Result<NetSnapshot> NetworkWithoutUs();
   // What `config` would need on this machine as it is now, as if nothing of ours were there; mark, tables and
   // priorities stay where that is possible.
   Result<Plan> PlanAgain(const RoutingConfig& config);

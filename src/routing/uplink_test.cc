@@ -177,6 +177,43 @@ TEST(PlanWithoutRules, RefusesTheEndpointsWhereThereIsNoUplink) {
   EXPECT_THAT(lines, Not(Contains(HasSubstr("dev eth0"))));
 }
 
+TEST(PlanWithBoundSockets, PutsTheHalvesIntoMainAndNothingBeforeThem) {
+  RoutingConfig config = FullTunnel();
+  config.loop_avoidance = LoopAvoidance::kBind;
+  const auto plan = MakePlan(config, Machine());
+  ASSERT_TRUE(plan) << plan.error().message;
+  EXPECT_EQ(plan->loop_avoidance, LoopAvoidance::kBind);
+  EXPECT_EQ(plan->fwmark, 0U);
+  // An unreachable IPv4 route would hide the uplink's from the sockets.
+  EXPECT_THAT(RoutesAndRules(*plan), ElementsAre("ip -6 route add unreachable ::/1 proto static metric 4278198272",
+                                                 "ip -6 route add unreachable 8000::/1 proto static metric 4278198272",
+                                                 "ip -4 route add 0.0.0.0/1 dev adit0 proto static",
+                                                 "ip -4 route add 128.0.0.0/1 dev adit0 proto static",
+                                                 "ip -6 route add ::/1 dev adit0 proto static metric 1024",
+                                                 "ip -6 route add 8000::/1 dev adit0 proto static metric 1024"));
+  EXPECT_THAT(plan->warnings, ElementsAre(HasSubstr("if adit dies, IPv4 leaves beside the tunnel")));
+  for (const RouteQuestion& question : plan->questions) EXPECT_THAT(question.subject, Not(HasSubstr("endpoint")));
+  config.kill_switch = KillSwitch::kUp;
+  EXPECT_THAT(MakePlan(config, Machine())->warnings, ::testing::IsEmpty());
+}
+
+TEST(PlanWithBoundSockets, AreRefusedWhereAStrictFilterDropsTheAnswers) {
+  RoutingConfig config = FullTunnel();
+  config.loop_avoidance = LoopAvoidance::kBind;
+  NetSnapshot strict = Machine();
+  strict.sysctls["net/ipv4/conf/eth0/rp_filter"] = "1";
+  const auto refused = MakePlan(config, strict);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("set net.ipv4.conf.eth0.rp_filter (and .all.) to 2"));
+  config.endpoints.clear();
+  EXPECT_FALSE(MakePlan(config, strict)) << "peers that come to us";
+  config.endpoints = {E("[2001:db8:f::10]:51820")};
+  EXPECT_TRUE(MakePlan(config, strict)) << "IPv6 has no such filter";
+  config.endpoints = {E("203.0.113.10:51820")};
+  strict.sysctls["net/ipv4/conf/all/rp_filter"] = "2";
+  EXPECT_TRUE(MakePlan(config, strict)) << "the larger of the two counts";
+}
+
 TEST(LoopAvoidance, IsTheUsersWordWhereItIsPossible) {
   RoutingConfig config = FullTunnel();
   NetSnapshot no_marks = Machine();
@@ -189,6 +226,10 @@ TEST(LoopAvoidance, IsTheUsersWordWhereItIsPossible) {
   EXPECT_EQ(chosen(LoopAvoidance::kAuto, Machine()), LoopAvoidance::kRules);
   EXPECT_EQ(chosen(LoopAvoidance::kAuto, no_marks), LoopAvoidance::kRoutes);
   EXPECT_EQ(chosen(LoopAvoidance::kRoutes, Machine()), LoopAvoidance::kRoutes);
+  EXPECT_EQ(chosen(LoopAvoidance::kBind, Machine()), LoopAvoidance::kBind);
+  config.endpoints.clear();
+  EXPECT_EQ(chosen(LoopAvoidance::kAuto, no_marks), LoopAvoidance::kBind) << "host routes to where?";
+  config.endpoints = {E("203.0.113.10:51820")};
   config.loop_avoidance = LoopAvoidance::kRules;
   EXPECT_THAT(MakePlan(config, no_marks).error().message, HasSubstr("LoopAvoidance = rules is not possible here"));
 }

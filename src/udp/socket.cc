@@ -114,6 +114,9 @@ class ControlWriter {
   std::size_t used_ = 0;
 };
 
+// The link that a run leaves by, where the routing table is not to decide.
+using ForcedLink = std::optional<std::uint32_t>;
+
 // The source goes in by address. The interface stays open, so that the routing table remains in charge and a datagram
 // follows a route that moves; only a link-local address means nothing without its interface.
 void AddSource(ControlWriter& control, const Endpoint& to) {
@@ -130,7 +133,25 @@ void AddSource(ControlWriter& control, const Endpoint& to) {
   }
 }
 
-bool HasUsableSource(const Endpoint& to) { return to.source.is_set() && to.source.ip.is_v6() == to.remote.ip.is_v6(); }
+// A link goes in by number, with a source of its own. Only IPv4 takes both: told a source, IPv6 treats the link as no
+// more than a wish (ip6_route_output), and the tunnel's routes would have the datagram.
+void AddLink(ControlWriter& control, const Endpoint& to, std::uint32_t link, bool with_source) {
+  if (to.remote.ip.is_v4()) {
+    in_pktinfo info{};
+    info.ipi_ifindex = static_cast<int>(link);
+    if (with_source) std::memcpy(&info.ipi_spec_dst, to.source.ip.bytes().data(), 4);
+    control.Add(IPPROTO_IP, IP_PKTINFO, info);
+  } else {
+    in6_pktinfo info{};
+    info.ipi6_ifindex = link;
+    control.Add(IPPROTO_IPV6, IPV6_PKTINFO, info);
+  }
+}
+
+bool HasUsableSource(const Endpoint& to, const ForcedLink& link) {
+  if (!to.source.is_set() || to.source.ip.is_v6() != to.remote.ip.is_v6()) return false;
+  return !link || (to.remote.ip.is_v4() && to.source.interface_index == *link);
+}
 
 }  // namespace
 
@@ -177,39 +198,48 @@ class UdpSockets::SendCall {
   // Builds messages from the position on, up to kMaxMessages of one family. Zero if it only passed over runs.
   std::size_t Fill() {
     const SocketFamily family = FamilyOf(runs_[run_].to.remote.ip);
-    if (runs_[run_].data.empty() || sockets_.fd(family) < 0) {
-      if (!runs_[run_].data.empty()) outcomes_[run_].error = EAFNOSUPPORT;
+    head_link_ = sockets_.LinkTo(runs_[run_].to.remote.ip);
+    if (runs_[run_].data.empty() || sockets_.fd(family) < 0 || head_link_ == 0U) {
+      if (!runs_[run_].data.empty()) outcomes_[run_].error = sockets_.fd(family) < 0 ? EAFNOSUPPORT : ENETUNREACH;
       NextRun();
       return 0;
     }
     fd_ = sockets_.fd(family);
-    std::size_t count = 0;
-    for (std::size_t run = run_; run < runs_.size() && count < kMaxMessages; ++run) {
+    std::size_t count = FillFrom(run_, head_link_, 0);
+    for (std::size_t run = run_ + 1; run < runs_.size() && count < kMaxMessages; ++run) {
       if (runs_[run].data.empty() || FamilyOf(runs_[run].to.remote.ip) != family) break;
-      count = FillFrom(run, run == run_, count);
+      const ForcedLink link = sockets_.LinkTo(runs_[run].to.remote.ip);
+      if (link == 0U) break;
+      count = FillFrom(run, link, count);
     }
     return count;
   }
 
-  std::size_t FillFrom(std::size_t run_index, bool is_head, std::size_t count) {
+  std::size_t FillFrom(std::size_t run_index, const ForcedLink& link, std::size_t count) {
     const SendRun& run = runs_[run_index];
     CHECK(run.segment_bytes > 0);
-    const bool with_source = HasUsableSource(run.to) && !(is_head && (source_refused_ || without_source_));
+    const bool is_head = run_index == run_;
+    const bool with_source = HasUsableSource(run.to, link) && !(is_head && (source_refused_ || without_source_));
     const bool with_gso = sockets_.MaySegment(run, now_) && !(is_head && gso_ == GsoAttempt::kOff);
     const std::size_t max_segments =
         is_head && gso_ == GsoAttempt::kFewerSegments ? kMinGsoSegments : sockets_.max_gso_segments();
     for (std::size_t offset = is_head ? offset_ : 0; offset < run.data.size() && count < kMaxMessages; ++count) {
       const Bytes data =
           run.data.subspan(offset, RunBytes(run.data.size() - offset, run.segment_bytes, with_gso ? max_segments : 1));
-      FillMessage(messages_[count], headers_[count].msg_hdr, run, data, with_source);
+      FillMessage(messages_[count], headers_[count].msg_hdr, run, data, link, with_source);
       offset += data.size();
     }
     return count;
   }
 
-  static void FillMessage(Message& message, msghdr& header, const SendRun& run, Bytes data, bool with_source) {
+  static void FillMessage(Message& message, msghdr& header, const SendRun& run, Bytes data, const ForcedLink& link,
+                          bool with_source) {
     ControlWriter control(message.control.data(), message.control.size());
-    if (with_source) AddSource(control, run.to);
+    if (link) {
+      AddLink(control, run.to, *link, with_source);
+    } else if (with_source) {
+      AddSource(control, run.to);
+    }
     if (run.tos != 0) {
       const int tos = run.tos;
       const bool v4 = run.to.remote.ip.is_v4();
@@ -305,7 +335,7 @@ class UdpSockets::SendCall {
   bool NextAttempt(const SendErrorRule& rule) {
     if (!without_source_ && gso_ == GsoAttempt::kAsAsked) {
       asked_segments_ = messages_[0].segments;
-      asked_source_ = HasUsableSource(runs_[run_].to) && !source_refused_;
+      asked_source_ = HasUsableSource(runs_[run_].to, head_link_) && !source_refused_;
     }
     if (rule.source && asked_source_ && !without_source_) {
       without_source_ = true;
@@ -334,6 +364,7 @@ class UdpSockets::SendCall {
   int fd_ = -1;
 
   // Of the run at the position.
+  ForcedLink head_link_;
   bool source_refused_ = false;
   // Of the message at the position: what is left out of it, and what it was asked with.
   bool without_source_ = false;

@@ -8,8 +8,10 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -36,11 +38,16 @@ inline constexpr std::size_t kMaxRefusedPaths = 64;
 inline constexpr int kSendWaitMilliseconds = 5;
 inline constexpr int kMaxPortTries = 100;
 
+// The index of the link that datagrams to an address leave by; 0: they do not leave. Empty: the routing table decides.
+// Called on whatever thread sends.
+using ChooseLink = std::function<std::optional<std::uint32_t>(const IpAddress& to)>;
+
 struct UdpOptions {
   bool gso = true;  // UDP_SEGMENT
   bool gro = true;  // UDP_GRO
   bool ipv4 = true;
-  bool ipv6 = true;  // without IPv6 in the kernel: IPv4 only, no error. The same the other way round
+  bool ipv6 = true;          // without IPv6 in the kernel: IPv4 only, no error. The same the other way round
+  ChooseLink choose_link{};  // none: the routing table decides
 };
 
 // What became of a run. The data plane only needs to know what to tell the peer's state.
@@ -99,9 +106,13 @@ class UdpSockets {
     Instant until;
   };
 
-  UdpSockets(const UdpOptions& options, const UdpSyscalls& syscalls) : syscalls_(syscalls), gro_(options.gro) {}
+  UdpSockets(const UdpOptions& options, const UdpSyscalls& syscalls)
+      : syscalls_(syscalls), choose_link_(options.choose_link), gro_(options.gro) {}
   Status OpenPair(std::uint16_t port, std::uint32_t fwmark, const UdpOptions& options);
   Status OpenOne(SocketFamily family, std::uint16_t port, std::uint32_t fwmark, const UdpOptions& options);
+  std::optional<std::uint32_t> LinkTo(const IpAddress& to) const {
+    return choose_link_ ? choose_link_(to) : std::nullopt;
+  }
   void ReprobeGso(Instant now);
   bool MaySegment(const SendRun& run, Instant now);
   void GsoRefused(int error, Instant now);
@@ -110,6 +121,7 @@ class UdpSockets {
   void Degraded(std::string what);
 
   const UdpSyscalls syscalls_;
+  const ChooseLink choose_link_;
   std::array<Fd, 2> fds_;  // by SocketFamily
   std::uint16_t port_ = 0;
   bool gso_possible_ = false;  // wanted, and the kernel knows UDP_SEGMENT

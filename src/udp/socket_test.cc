@@ -756,6 +756,93 @@ TEST(UdpSockets, ASourceOfTheOtherFamilyIsNotUsed) {
   });
 }
 
+struct AskedLink {
+  std::uint32_t link = 0;
+  IpAddress source;
+};
+// What a message asks of the kernel by its PKTINFO; empty without one.
+std::optional<AskedLink> AskedLinkOf(const msghdr& message) {
+  for (cmsghdr* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(const_cast<msghdr*>(&message), c)) {
+    if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
+      in_pktinfo info;
+      std::memcpy(&info, CMSG_DATA(c), sizeof info);
+      const auto* const bytes = reinterpret_cast<const std::uint8_t*>(&info.ipi_spec_dst);
+      return AskedLink{static_cast<std::uint32_t>(info.ipi_ifindex), IpAddress::V4({bytes, 4})};
+    }
+    if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
+      in6_pktinfo info;
+      std::memcpy(&info, CMSG_DATA(c), sizeof info);
+      return AskedLink{info.ipi6_ifindex, IpAddress::V6({info.ipi6_addr.s6_addr, 16})};
+    }
+  }
+  return std::nullopt;
+}
+
+TEST(UdpSockets, NameTheLinkThatTheyAreBoundTo) {
+  std::vector<std::optional<AskedLink>> asked;
+  fake = {};
+  fake.send_error = [&](const msghdr& message) {
+    asked.push_back(AskedLinkOf(message));
+    return 0;
+  };
+  const std::uint32_t lo = if_nametoindex("lo");
+  std::optional<std::uint32_t> link = lo;
+  const auto sockets = MustOpen({.choose_link = [&](const IpAddress&) { return link; }}, FakeSyscalls());
+  const auto data = Numbered(3, 64, 64);
+  const auto send_to = [&](const char* ip, const char* source, std::uint32_t source_link) {
+    Endpoint to = To(Ip(ip), sockets->port());
+    if (source != nullptr) to.source = {Ip(source), source_link};
+    asked.clear();
+    return SendOne(*sockets, {data, 64, to, 0});
+  };
+  for (const char* source : {static_cast<const char*>(nullptr), "127.0.0.2"}) {
+    EXPECT_EQ(send_to("127.0.0.1", source, lo).datagrams_sent, 3u);
+    for (const auto& one : asked) {
+      ASSERT_TRUE(one);
+      EXPECT_EQ(one->link, lo);
+      EXPECT_EQ(one->source, Ip(source != nullptr ? source : "0.0.0.0"));
+    }
+  }
+  EXPECT_EQ(send_to("127.0.0.1", "127.0.0.2", lo + 1).datagrams_sent, 3u);
+  EXPECT_EQ(asked.at(0)->source, Ip("0.0.0.0")) << "an address of another link";
+  // IPv6 holds on to the link only if it may choose the source.
+  EXPECT_EQ(send_to("::1", "::1", lo).datagrams_sent, 3u);
+  EXPECT_EQ(asked.at(0)->link, lo);
+  EXPECT_EQ(asked.at(0)->source, Ip("::"));
+
+  link = 0;
+  for (const char* ip : {"127.0.0.1", "::1"}) {
+    const SendOutcome refused = send_to(ip, nullptr, 0);
+    EXPECT_EQ(refused.datagrams_sent, 0u);
+    EXPECT_EQ(refused.error, ENETUNREACH);
+    EXPECT_FALSE(refused.clear_source);
+    EXPECT_TRUE(asked.empty()) << "not even asked for";
+  }
+  link = std::nullopt;
+  EXPECT_EQ(send_to("127.0.0.1", nullptr, 0).datagrams_sent, 3u);
+  EXPECT_FALSE(asked.at(0));
+}
+
+TEST(UdpSockets, ADestinationWithoutALinkDoesNotHarmItsNeighbours) {
+  fake = {};
+  const auto to = [](const char* ip, std::uint16_t port) { return To(Ip(ip), port); };
+  const auto sockets = MustOpen(
+      {.choose_link = [](const IpAddress& ip) { return std::optional<std::uint32_t>(ip == Ip("127.0.0.2") ? 0 : 1); }},
+      FakeSyscalls());
+  const auto data = Numbered(1, 64, 64);
+  std::vector<SendRun> runs;
+  for (const char* ip : {"127.0.0.2", "127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.2"}) {
+    runs.push_back({data, 64, to(ip, sockets->port()), 0});
+  }
+  std::vector<SendOutcome> outcomes(runs.size());
+  sockets->Send(runs, kNow, outcomes);
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    const bool leads = i % 2 == 1;
+    EXPECT_EQ(outcomes[i].datagrams_sent, leads ? 1u : 0u) << i;
+    EXPECT_EQ(outcomes[i].error, leads ? 0 : ENETUNREACH) << i;
+  }
+}
+
 TEST(UdpSockets, KeepTheScopeOfALinkLocalPeer_CONF90) {
   InNamespace([] {
     AddV6Address("fe80::1");

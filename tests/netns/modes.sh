@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The engine's own packets stay out of the tunnel without policy rules too: by host routes that follow the gateway. Scenarios
-# 1 and 2 that way, when it is chosen, and what holds with it. Topology and oracle: lab.sh.
+# The engine's own packets stay out of the tunnel without policy rules too: by host routes that follow the gateway, or bound to
+# the uplink. Scenarios 1 and 2 each way, when it is chosen, and what holds with it. Topology and oracle: lab.sh.
 #
 # A machine that takes no rules, or no marks, is made by adit_no_rules.so (no_rules.cc), which lets the kernel refuse them.
 #
-# timeout: 120
+# timeout: 180
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/lab.sh"
 require_tools ping jq
@@ -19,9 +19,23 @@ refuses() {
   [[ $status == "$1" ]] && grep -q "$2" "$tmp/refusal"
 }
 status_says() { a status wg0 | grep -qE "$1" || { a status wg0; return 1; }; }
-break_routes() { in_host c ip route add 203.0.113.10 dev wg0 metric 0 2>/dev/null || in_host c ip route replace 203.0.113.10 dev wg0; }
+# Pings while what the way relies on is not there, with the oracle at the tunnel: the host route, or sockets that name the link.
+ping_without() {
+  if [[ $1 == routes ]]; then
+    oracle_start c wg0 out
+    in_host c ip route add 203.0.113.10 dev wg0 metric 0 2>/dev/null || in_host c ip route replace 203.0.113.10 dev wg0
+  else
+    adit_down
+    client_conf "Table = off"
+    a up "$conf"
+    oracle_start c wg0 out
+    printf 'route add %s dev wg0\n' 0.0.0.0/1 128.0.0.0/1 | ipb c
+  fi
+  ping_c -c 5 -i 0.1 -W 1 8.8.8.8 >/dev/null || true
+  oracle_stop
+}
 
-for way in routes; do
+for way in routes bind; do
   client_conf "LoopAvoidance = $way"
   snapshot c
 
@@ -41,14 +55,12 @@ for way in routes; do
   check "50 pings" ping_c -c 50 -i 0.002 8.8.8.8
   check "the oracle saw everything" oracle_stop
   check "none of the engine's own packets in the tunnel" no_more_than 0 "$outer"
-  oracle_start c wg0 out
-  break_routes
-  ping_c -c 5 -i 0.1 -W 1 8.8.8.8 >/dev/null || true
-  oracle_stop
-  control "with the host route into the tunnel they are in it" at_least 1 "$outer"
+  ping_without $way
+  control "without what keeps them out they are in it" at_least 1 "$outer"
   check "down" adit_down
   passes
   check "the machine is as it was" unchanged c
+  client_conf "LoopAvoidance = $way"
 
   scenario 2 "without a default route the engine's packets are refused, not looped; with it the tunnel is back in 2 s ($way)"
   check "up" adit_up
@@ -97,6 +109,11 @@ check "up where nobody may mark packets" chosen_on LD_PRELOAD="$preload" ADIT_TE
 check "by host routes" status_says "loop avoidance: routes"
 check "it works" sees c udp 8.8.8.8 10.9.0.2
 check "down" adit_down
+sed -i '/^Endpoint/d' "$conf"
+check "up without rules, for a peer whose endpoint is not known" n c env LD_PRELOAD="$preload" "$adit" up "$conf"
+check "by bound sockets" status_says "loop avoidance: bind"
+check "down" adit_down
+client_conf
 in_host c ip route delete default
 check "up without rules and without an uplink" n c env LD_PRELOAD="$preload" "$adit" up "$conf"
 check "by host routes" status_says "loop avoidance: routes"
@@ -157,17 +174,46 @@ in_host s ip route replace default via 203.0.113.1
 check "down" adit_down
 check "the machine is as it was" unchanged c
 
+# A file read again makes a full tunnel of a split one, and back.
+for way in rules routes bind; do
+  allowed="10.9.0.0/24, fd09::/64" client_conf "LoopAvoidance = $way"
+  check "a split tunnel is up ($way)" adit_up
+  check "... which needs no way of its own" fails status_says "loop avoidance"
+  client_conf "LoopAvoidance = $way"
+  check "reload: a full tunnel" a reload wg0
+  check "... by its way" status_says "loop avoidance: $way"
+  check "... which carries" sees c udp 8.8.8.8 10.9.0.2
+  allowed="10.9.0.0/24, fd09::/64" client_conf "LoopAvoidance = $way"
+  check "reload: a split tunnel again" a reload wg0
+  check "... which needs no way" fails status_says "loop avoidance"
+  check "... and carries" ping_c -c 1 10.9.0.1
+  check "the rest goes beside it" sees c udp 8.8.8.8 192.168.1.2
+  check "down" adit_down
+  check "the machine is as it was" unchanged c
+done
+
 # What is not possible by host routes is refused, and what is not there at all where the file is read.
 client_conf "LoopAvoidance = routes" "LAN = block"
 check "LAN = block is refused by host routes, with what to do" refuses 4 "LAN = block needs policy rules" up
+client_conf "LoopAvoidance = mark"
+check "a way that does not exist is refused" refuses 3 "use auto, rules, routes or bind" up
+check "... by check too" refuses 3 "use auto, rules, routes or bind" check
 client_conf "LoopAvoidance = bind"
-check "bound sockets are refused" refuses 3 "use auto, rules or routes" up
-check "... by check too" refuses 3 "use auto, rules or routes" check
+set_sysctl c net.ipv4.conf.eth0.rp_filter=1
+check "bound sockets are refused where a strict filter would drop the answers" refuses 4 "reverse path filter of eth0 is strict" up
+set_sysctl c net.ipv4.conf.eth0.rp_filter=0
 check "the machine is as it was" unchanged c
 
-# A TUN that goes away leaves nothing to the uplink.
-for way in routes; do
-  client_conf "LoopAvoidance = $way"
+# A TUN that goes away leaves nothing to the uplink. Where sockets are bound that takes the kill switch for IPv4, and up says so.
+client_conf "LoopAvoidance = bind"
+check "up with bound sockets and no kill switch" adit_up
+check "what that means is said" status_says "if adit dies, IPv4 leaves beside the tunnel"
+adit_kill
+check_fails "killed: IPv6 does not work" sees c udp 2001:db8::1 fd00:1::2
+check "... and IPv4 goes by the uplink, as was said" sees c udp 8.8.8.8 192.168.1.2
+check "cleanup" a cleanup wg0
+for way in routes bind; do
+  client_conf "LoopAvoidance = $way" "KillSwitch = $([[ $way == bind ]] && echo up || echo off)"
   check "up ($way)" adit_up
   oracle_start
   adit_kill
@@ -181,7 +227,7 @@ for way in routes; do
 done
 
 # An IPv6 endpoint, for each way.
-for way in rules routes; do
+for way in rules routes bind; do
   endpoint="[2001:db8:f::10]:$kTunnelPort" client_conf "LoopAvoidance = $way"
   check "up by IPv6 ($way)" adit_up
   check "it works" sees c udp 8.8.8.8 10.9.0.2
@@ -189,7 +235,7 @@ for way in rules routes; do
 done
 
 # Excluded prefixes, for each way.
-for way in rules routes; do
+for way in rules routes bind; do
   client_conf "LoopAvoidance = $way" "ExcludedIPs = 9.9.9.0/24, 2001:db8::1/128"
   check "up with excluded prefixes ($way)" adit_up
   check "what is excluded goes beside the tunnel" sees c udp 9.9.9.9 192.168.1.2
