@@ -37,12 +37,13 @@ Filters AskFilters(const Explanation& told, const std::vector<std::string>& tunn
   Filters filters;
   if (told.kernel.refusal != 0) return filters;
   const bool is_local = told.query.input_device.empty();
-  const nft::Packet packet{.output_device = told.kernel.device,
+  const bool is_for_us = told.walk.route && told.walk.route->type == RouteType::kLocal;
+  const nft::Packet packet{.input_device = told.query.input_device,
+                           .output_device = is_for_us && !is_local ? std::string() : told.kernel.device,
                            .mark = told.query.mark,
-                           .source = told.kernel.source,
+                           .source = told.query.source.value_or(told.kernel.source),
                            .destination = told.query.destination};
-  // Our tables are judged on their way out of this machine, so what comes in by a device is not asked about.
-  for (const std::string& tunnel : is_local ? tunnels : std::vector<std::string>()) {
+  for (const std::string& tunnel : tunnels) {
     if (const auto line = AskTunnel(RunFilesOf(tunnel).socket, "judge " + ToQuestion(packet), kAnswerTimeout)) {
       if (auto answer = ParseAnswer(*line); answer && !answer->table.empty()) {
         filters.ours.emplace_back(tunnel, std::move(*answer));
@@ -56,7 +57,9 @@ Filters AskFilters(const Explanation& told, const std::vector<std::string>& tunn
       for (DropPolicy& policy : foreign->policies) {
         const bool is_family =
             policy.place.family == "inet" || (policy.place.family == "ip6") == told.query.destination.is_v6();
-        const bool is_on_its_way = policy.hook == "postrouting" || policy.hook == (is_local ? "output" : "forward");
+        const bool is_on_its_way = is_local    ? policy.hook == "output" || policy.hook == "postrouting"
+                                   : is_for_us ? policy.hook == "prerouting" || policy.hook == "input"
+                                               : policy.hook != "input" && policy.hook != "output";
         if (is_family && is_on_its_way) filters.policies.push_back(std::move(policy));
       }
     }

@@ -9,15 +9,21 @@ namespace adit {
 using Json = nlohmann::ordered_json;
 
 std::string ToQuestion(const nft::Packet& packet) {
-  return fmt::format("{} {} {} {}", packet.output_device, packet.mark, packet.source.ToString(),
-                     packet.destination.ToString());
+  const auto word = [](const std::string& device) { return device.empty() ? std::string("-") : device; };
+  return fmt::format("{} {} {} {} {}", word(packet.input_device), word(packet.output_device), packet.mark,
+                     packet.source.ToString(), packet.destination.ToString());
 }
 
 std::optional<nft::Packet> ParseQuestion(std::string_view question) {
   std::istringstream words{std::string(question)};
   nft::Packet packet;
   std::string mark, source, destination, more;
-  if (!(words >> packet.output_device >> mark >> source >> destination) || words >> more) return std::nullopt;
+  if (!(words >> packet.input_device >> packet.output_device >> mark >> source >> destination) || words >> more) {
+    return std::nullopt;
+  }
+  for (std::string* device : {&packet.input_device, &packet.output_device}) {
+    if (*device == "-") device->clear();
+  }
   const auto [end, error] = std::from_chars(mark.data(), mark.data() + mark.size(), packet.mark);
   const auto from = IpAddress::Parse(source);
   const auto to = IpAddress::Parse(destination);

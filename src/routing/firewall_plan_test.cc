@@ -381,6 +381,25 @@ TEST(Judge, BlocksTheLanWhereAsked) {
   EXPECT_FALSE(nft::Judge(MakeFirewallTable(config), Packet("eth0", 0, "192.168.1.2", "192.168.1.77", 443)).passes);
 }
 
+TEST(Judge, LetsThroughOnlyWhatTheTunnelCarries) {
+  const nft::Table table = MakeFirewallTable(Full(KillSwitch::kUp));
+  const auto counter = [&](const char* from, const char* device, const char* source, const char* to) {
+    nft::Packet packet = Packet(device, 0, source, to, 443);
+    packet.input_device = from;
+    const nft::Verdict verdict = nft::Judge(table, packet);
+    return verdict.passes ? std::string("passes") : verdict.counter;
+  };
+  EXPECT_EQ(counter("docker0", "wg0", "172.17.0.2", "8.8.8.8"), "passes");
+  EXPECT_EQ(counter("wg0", "docker0", "8.8.8.8", "172.17.0.2"), "passes");
+  EXPECT_EQ(counter("docker0", "eth0", "172.17.0.2", "8.8.8.8"), "killed_forward");
+  EXPECT_EQ(counter("docker0", "eth0", "172.17.0.2", "192.168.1.77"), "passes") << "the LAN";
+  EXPECT_EQ(counter("eth0", "", "192.168.1.77", "192.168.1.2"), "passes") << "for this machine";
+  EXPECT_EQ(counter("wg0", "", "10.9.0.1", "10.9.0.2"), "passes");
+  EXPECT_EQ(counter("eth0", "", "192.168.1.77", "10.9.0.2"), "spoofed") << "to the tunnel's address from the side";
+  EXPECT_TRUE(
+      nft::Judge(MakeFirewallTable(Full(KillSwitch::kOff)), Packet("eth0", 0, "192.168.1.2", "8.8.8.8", 443)).passes);
+}
+
 TEST(MustBeCut, SparesLoopbackTunnelsAndTheLan) {
   const FirewallConfig config = Full(KillSwitch::kUp);
   NetSnapshot snapshot;

@@ -163,9 +163,11 @@ class Judging {
   Verdict verdict;
 
  private:
-  // Effects hold; what does not concern a packet on its way out does not.
+  // Effects hold; what a packet without a history is not asked for does not.
   bool Holds(const Statement& statement) const {
     if (const auto* s = std::get_if<OutputName>(&statement)) return (packet_.output_device == s->device) == s->is;
+    if (const auto* s = std::get_if<InputName>(&statement)) return (packet_.input_device == s->device) == s->is;
+    if (std::holds_alternative<SourceNotLocal>(statement)) return !packet_.input_device.empty();
     if (const auto* s = std::get_if<MarkIs>(&statement)) return ((packet_.mark & s->mask) == s->value) == s->is;
     if (const auto* s = std::get_if<ProtocolIs>(&statement)) return packet_.protocol == s->protocol;
     if (const auto* s = std::get_if<Port>(&statement)) {
@@ -187,10 +189,9 @@ class Judging {
       return packet_.protocol == IPPROTO_UDP && set != nullptr &&
              std::ranges::any_of(set->endpoints, [&](const SocketAddress& e) { return e.ip == ip && e.port == port; });
     }
-    const bool never =
-        std::holds_alternative<InputName>(statement) || std::holds_alternative<Icmp6Type>(statement) ||
-        std::holds_alternative<HopLimit255>(statement) || std::holds_alternative<SourceNotLocal>(statement) ||
-        std::holds_alternative<WasAddressedTo>(statement) || std::holds_alternative<WasTranslated>(statement);
+    const bool never = std::holds_alternative<Icmp6Type>(statement) || std::holds_alternative<HopLimit255>(statement) ||
+                       std::holds_alternative<WasAddressedTo>(statement) ||
+                       std::holds_alternative<WasTranslated>(statement);
     return !never;
   }
 
@@ -236,16 +237,22 @@ std::string ToString(const Table& table) {
 }
 
 Verdict Judge(const Table& table, Packet packet) {
-  std::vector<const Chain*> chains;
-  for (const Chain& chain : table.chains) {
-    if (chain.base && !chain.base->is_nat && chain.base->hook == Hook::kOutput) chains.push_back(&chain);
+  std::vector<Hook> hooks = {Hook::kOutput};
+  if (!packet.input_device.empty()) {
+    hooks = {Hook::kPrerouting, packet.output_device.empty() ? Hook::kInput : Hook::kForward};
   }
-  std::ranges::stable_sort(chains, {}, [](const Chain* chain) { return chain->base->priority; });
   Judging judging(table, packet);
-  for (const Chain* chain : chains) {
-    if (judging.Run(*chain) == Outcome::kDropped) break;
+  for (const Hook hook : hooks) {
+    std::vector<const Chain*> chains;
+    for (const Chain& chain : table.chains) {
+      if (chain.base && !chain.base->is_nat && chain.base->hook == hook) chains.push_back(&chain);
+    }
+    std::ranges::stable_sort(chains, {}, [](const Chain* chain) { return chain->base->priority; });
+    for (const Chain* chain : chains) {
+      if (judging.Run(*chain) == Outcome::kDropped) return judging.verdict;
+    }
   }
-  return judging.verdict;
+  return {};
 }
 
 }  // namespace adit::nft

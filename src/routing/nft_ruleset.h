@@ -139,9 +139,10 @@ struct Table {  // of family inet
 std::string ToString(const Table& table);
 std::string ToString(const Rule& rule);
 
-// A locally made packet as far as rules can tell it apart.
+// A packet as far as rules can tell it apart. One that came in by a device is a neighbour's: its source is not ours.
 struct Packet {
-  std::string output_device;
+  std::string input_device{};   // empty: locally made
+  std::string output_device{};  // empty: for this machine itself
   std::uint32_t mark = 0;
   IpAddress source;
   IpAddress destination;
@@ -157,7 +158,8 @@ struct Verdict {
   std::string counter;  // that counted it; may be empty
 };
 
-// What the table does to a packet on its way out (hook output), chain by chain in the order of their priorities.
+// What the table's filters do to a packet on its way, hook by hook, chain by chain in the order of their priorities.
+// Translation is left out: the packet is judged as it is.
 Verdict Judge(const Table& table, Packet packet);
 
 }  // namespace adit::nft

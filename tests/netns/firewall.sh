@@ -59,6 +59,11 @@ explain() { a explain "$@"; }
 check "explain: the firewall refuses what would go beside the tunnel, and by which rule" \
   bash -c '[[ $1 == *"by eth0, but the firewall of wg0 refuses them"*"adit-wg0, chain out_deny"*"killed_out"* ]]' _ "$(explain 203.0.113.1 --mark=0x1000)"
 check "explain: what goes into the tunnel passes" bash -c '[[ $1 == *"into the tunnel wg0"*"adit-wg0 lets it pass"* ]]' _ "$(explain 8.8.8.8)"
+check "explain: what comes in and would go on beside the tunnel is refused too" \
+  bash -c '[[ $1 == *"by eth0"*"adit-wg0, chain forward_deny"*"killed_forward"* ]]' _ "$(explain 203.0.113.1 --mark=0x1000 --iif=eth0)"
+check "explain: ... and into the tunnel it passes" bash -c '[[ $1 == *"into the tunnel wg0"*"adit-wg0 lets it pass"* ]]' _ "$(explain 8.8.8.8 --iif=eth0)"
+check "explain: to the tunnel's address from the side" \
+  bash -c '[[ $1 == *"chain incoming refuses it"*"spoofed"* ]]' _ "$(explain 10.9.0.2 --iif=eth0)"
 check "explain as JSON" equal "adit-wg0 false out_deny killed_out" \
   "$(explain 203.0.113.1 --mark=0x1000 --json | jq -r '.firewall[0] | "\(.table) \(.passes) \(.chain) \(.counter)"')"
 in_host c nft 'add table inet foreign_policy; add chain inet foreign_policy output { type filter hook output priority 10; policy drop; }'
