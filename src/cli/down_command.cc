@@ -7,6 +7,7 @@
 #include <string>
 #include <thread>
 
+#include "cli/ask_running.h"
 #include "cli/control_socket.h"
 #include "cli/dns.h"
 #include "cli/log.h"
@@ -55,10 +56,6 @@ void TellOfKillSwitch(const std::string& name) {
   PrintWarning(fmt::format("the kill switch of {} stays closed; `adit killswitch off {}` opens it", name, name));
 }
 
-Outcome NotRunning(const std::string& name) {
-  return FailWith(ExitCode::kFailure, "no tunnel {} of ours is up; `adit status` lists those that are", name);
-}
-
 // Names in a configuration that do not resolve at once are asked for again and again.
 constexpr Duration kReloadTimeout = 60s;
 
@@ -67,13 +64,8 @@ constexpr Duration kReloadTimeout = 60s;
 Outcome RunReload(const ReloadCommand& command) {
   const auto target = ResolveTarget(command.target);
   if (!target) return std::unexpected(target.error());
-  const auto answer = AskTunnel(RunFilesOf(target->interface_name).socket, "reload", kReloadTimeout);
-  if (answer && *answer == "ok") return {};
-  if (answer) return FailWith(ExitCode::kFailure, "{}", *answer);
-  const int code = answer.error().code;
-  if (code == ENOENT || code == ECONNREFUSED) return NotRunning(target->interface_name);
-  if (code == EACCES) return FailWith(ExitCode::kEnvironment, "{}; run as root", answer.error().message);
-  return FailWith(ExitCode::kFailure, "{}", answer.error().message);
+  const auto answer = AskRunning(target->interface_name, "reload", kReloadTimeout);
+  return answer ? Outcome() : std::unexpected(answer.error());
 }
 
 Outcome RunCleanup(const CleanupCommand& command) {

@@ -1,12 +1,11 @@
 #include "cli/portal_command.h"
 
-#include <cerrno>
 #include <optional>
 #include <sstream>
 #include <string>
 
+#include "cli/ask_running.h"
 #include "cli/conf_io.h"
-#include "cli/control_socket.h"
 #include "cli/isolated.h"
 #include "cli/log.h"
 #include "cli/run_files.h"
@@ -17,19 +16,6 @@ namespace {
 
 constexpr Duration kAnswerTimeout = 10s;
 
-// What follows the "ok".
-OutcomeOf<std::string> Ask(const std::string& name, const std::string& words) {
-  const auto answer = AskTunnel(RunFilesOf(name).socket, words, kAnswerTimeout);
-  if (!answer) {
-    const int code = answer.error().code;
-    if (code == ENOENT || code == ECONNREFUSED) return FailWith(ExitCode::kFailure, "{} is not up", name);
-    return FailFrom(answer.error());
-  }
-  if (*answer == "ok") return std::string();
-  if (answer->starts_with("ok ")) return answer->substr(3);
-  return FailWith(ExitCode::kFailure, "{}", *answer);
-}
-
 }  // namespace
 
 Outcome RunPortal(const PortalCommand& command) {
@@ -37,7 +23,7 @@ Outcome RunPortal(const PortalCommand& command) {
   if (!target) return std::unexpected(target.error());
   const std::string& name = target->interface_name;
   if (command.close) {
-    const auto closed = Ask(name, "portal");
+    const auto closed = AskRunning(name, "portal", kAnswerTimeout);
     return closed ? Outcome() : std::unexpected(closed.error());
   }
 
@@ -46,7 +32,8 @@ Outcome RunPortal(const PortalCommand& command) {
   const std::optional<IsolatedUser>& user = *chosen;
   if (!user) return FailWith(ExitCode::kUsage, "who may pass beside the tunnel? adit portal --user USER {}", name);
 
-  const auto servers = Ask(name, fmt::format("portal {} {}", user->uid, command.seconds.count()));
+  const auto servers =
+      AskRunning(name, fmt::format("portal {} {}", user->uid, command.seconds.count()), kAnswerTimeout);
   if (!servers) return std::unexpected(servers.error());
   if (command.words.empty()) {
     fmt::print("{} ({}) passes beside {} for {} s, or until `adit portal --close {}`; names: {}\n", user->name,
@@ -66,7 +53,7 @@ Outcome RunPortal(const PortalCommand& command) {
   const RunFiles files = RunFilesOf(name);
   program.scratch_file = files.folder + "/" + name + ".portal.resolv.conf";
   const auto code = RunWithResolvConf(program);
-  const auto closed = Ask(name, "portal");
+  const auto closed = AskRunning(name, "portal", kAnswerTimeout);
   if (!code) return FailFrom(code.error());
   if (!closed) PrintWarning(fmt::format("the way past {} is not closed: {}", name, closed.error().message));
   if (*code == 0) return {};

@@ -20,17 +20,15 @@ namespace adit {
 namespace {
 
 // A socket that only listens: no acknowledgements, no sequence check, never blocks.
-Result<nl_sock*> OpenListener() {
-  nl_sock* socket = nl_socket_alloc();
-  if (socket == nullptr) return FailDescriptor(ENOMEM, "a netlink socket");
-  nl_socket_disable_seq_check(socket);
-  nl_socket_disable_auto_ack(socket);
-  if (nl_connect(socket, NETLINK_ROUTE) < 0 || nl_socket_set_nonblocking(socket) < 0) {
-    const int code = errno;
-    nl_socket_free(socket);
-    return FailDescriptor(code, "a netlink socket");
+Result<OwnedNetlinkSocket> OpenListener() {
+  OwnedNetlinkSocket socket(nl_socket_alloc());
+  if (!socket) return FailDescriptor(ENOMEM, "a netlink socket");
+  nl_socket_disable_seq_check(socket.get());
+  nl_socket_disable_auto_ack(socket.get());
+  if (nl_connect(socket.get(), NETLINK_ROUTE) < 0 || nl_socket_set_nonblocking(socket.get()) < 0) {
+    return FailDescriptor(errno, "a netlink socket");
   }
-  nl_socket_set_buffer_size(socket, 1 << 20, 0);
+  nl_socket_set_buffer_size(socket.get(), 1 << 20, 0);
   return socket;
 }
 
@@ -44,10 +42,12 @@ bool IsOwnNamespace(int namespace_fd) {
 
 }  // namespace
 
+void FreeNetlinkSocket::operator()(nl_sock* socket) const { nl_socket_free(socket); }
+
 Result<std::unique_ptr<LinkWatch>> LinkWatch::Open(int namespace_fd, const std::string& name) {
   std::unique_ptr<LinkWatch> watch(new LinkWatch);
   bool entered = true;
-  Result<nl_sock*> opened;
+  Result<OwnedNetlinkSocket> opened;
   const auto open = [&] {
     opened = OpenListener();
     watch->index_ = static_cast<int>(if_nametoindex(name.c_str()));
@@ -63,34 +63,30 @@ Result<std::unique_ptr<LinkWatch>> LinkWatch::Open(int namespace_fd, const std::
   }
   if (!entered) return FailErrno(EPERM, "cannot enter the network namespace of {}: CAP_SYS_ADMIN is missing", name);
   if (!opened) return std::unexpected(opened.error());
-  watch->socket_ = *opened;
-  if (nl_socket_add_memberships(watch->socket_, RTNLGRP_LINK, RTNLGRP_NONE) < 0) {
+  watch->socket_ = std::move(*opened);
+  if (nl_socket_add_memberships(watch->socket_.get(), RTNLGRP_LINK, RTNLGRP_NONE) < 0) {
     return Fail("cannot listen for changes of links");
   }
   nl_socket_modify_cb(
-      watch->socket_, NL_CB_VALID, NL_CB_CUSTOM,
+      watch->socket_.get(), NL_CB_VALID, NL_CB_CUSTOM,
       [](nl_msg* message, void* self) { return static_cast<LinkWatch*>(self)->OnMessage(message); }, watch.get());
   watch->state_.exists = watch->index_ != 0;
   watch->Request();
   return watch;
 }
 
-LinkWatch::~LinkWatch() {
-  if (socket_ != nullptr) nl_socket_free(socket_);
-}
-
-int LinkWatch::fd() const { return nl_socket_get_fd(socket_); }
+int LinkWatch::fd() const { return nl_socket_get_fd(socket_.get()); }
 
 void LinkWatch::Request() {
   ifinfomsg request{};
   request.ifi_family = AF_UNSPEC;
   request.ifi_index = index_;
-  nl_send_simple(socket_, RTM_GETLINK, NLM_F_REQUEST, &request, sizeof request);
+  nl_send_simple(socket_.get(), RTM_GETLINK, NLM_F_REQUEST, &request, sizeof request);
 }
 
 void LinkWatch::Process() {
   for (;;) {
-    const int result = nl_recvmsgs_default(socket_);
+    const int result = nl_recvmsgs_default(socket_.get());
     if (result == -NLE_AGAIN) return;
     if (result == -NLE_NOMEM) {
       Request();
@@ -114,7 +110,7 @@ void LinkWatch::LimitSegments(unsigned segments) {
   CHECK(message != nullptr);
   CHECK(nlmsg_append(message, &link, sizeof link, NLMSG_ALIGNTO) == 0);
   CHECK(nla_put_u32(message, IFLA_GSO_MAX_SEGS, segments) == 0);
-  nl_send_auto(socket_, message);
+  nl_send_auto(socket_.get(), message);
   nlmsg_free(message);
 }
 
@@ -137,14 +133,10 @@ int LinkWatch::OnMessage(nl_msg* message) {
 
 Result<std::unique_ptr<LinkLookup>> LinkLookup::Open() {
   std::unique_ptr<LinkLookup> lookup(new LinkLookup);
-  const auto opened = OpenListener();
+  auto opened = OpenListener();
   if (!opened) return std::unexpected(opened.error());
-  lookup->socket_ = *opened;
+  lookup->socket_ = std::move(*opened);
   return lookup;
-}
-
-LinkLookup::~LinkLookup() {
-  if (socket_ != nullptr) nl_socket_free(socket_);
 }
 
 std::uint32_t LinkLookup::RouteTo(const IpAddress& to, const IpAddress& from, std::uint32_t mark) {
@@ -163,7 +155,7 @@ std::uint32_t LinkLookup::RouteTo(const IpAddress& to, const IpAddress& from, st
   if (mark != 0) CHECK(nla_put_u32(message, RTA_MARK, mark) == 0);
   std::uint32_t link = 0;
   nl_socket_modify_cb(
-      socket_, NL_CB_VALID, NL_CB_CUSTOM,
+      socket_.get(), NL_CB_VALID, NL_CB_CUSTOM,
       [](nl_msg* reply, void* into) -> int {
         nlmsghdr* header = nlmsg_hdr(reply);
         if (header->nlmsg_type != RTM_NEWROUTE || !nlmsg_valid_hdr(header, sizeof(rtmsg))) return NL_SKIP;
@@ -177,7 +169,7 @@ std::uint32_t LinkLookup::RouteTo(const IpAddress& to, const IpAddress& from, st
       },
       &link);
   // The answer to a question about a route is there when the question has been sent.
-  if (nl_send_auto(socket_, message) >= 0) nl_recvmsgs_default(socket_);
+  if (nl_send_auto(socket_.get(), message) >= 0) nl_recvmsgs_default(socket_.get());
   nlmsg_free(message);
   return link;
 }
@@ -197,15 +189,15 @@ std::uint32_t LinkLookup::HomeOf(const IpAddress& ip) {
 
 Result<std::unique_ptr<NetworkWatch>> NetworkWatch::Open() {
   std::unique_ptr<NetworkWatch> watch(new NetworkWatch);
-  const auto opened = OpenListener();
+  auto opened = OpenListener();
   if (!opened) return std::unexpected(opened.error());
-  watch->socket_ = *opened;
-  if (nl_socket_add_memberships(watch->socket_, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE,
+  watch->socket_ = std::move(*opened);
+  if (nl_socket_add_memberships(watch->socket_.get(), RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE,
                                 RTNLGRP_IPV6_ROUTE, RTNLGRP_NONE) < 0) {
     return Fail("cannot listen for changes of addresses and routes");
   }
   nl_socket_modify_cb(
-      watch->socket_, NL_CB_VALID, NL_CB_CUSTOM,
+      watch->socket_.get(), NL_CB_VALID, NL_CB_CUSTOM,
       [](nl_msg*, void* self) -> int {
         static_cast<NetworkWatch*>(self)->has_news_ = true;
         return NL_OK;
@@ -214,16 +206,12 @@ Result<std::unique_ptr<NetworkWatch>> NetworkWatch::Open() {
   return watch;
 }
 
-NetworkWatch::~NetworkWatch() {
-  if (socket_ != nullptr) nl_socket_free(socket_);
-}
-
-int NetworkWatch::fd() const { return nl_socket_get_fd(socket_); }
+int NetworkWatch::fd() const { return nl_socket_get_fd(socket_.get()); }
 
 bool NetworkWatch::Process() {
   has_news_ = false;
   for (;;) {
-    const int result = nl_recvmsgs_default(socket_);
+    const int result = nl_recvmsgs_default(socket_.get());
     if (result == -NLE_NOMEM) {
       has_news_ = true;  // messages were lost: something changed
     } else if (result < 0 && result != -NLE_INTR) {

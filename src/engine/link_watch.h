@@ -13,6 +13,11 @@ struct nl_msg;
 
 namespace adit {
 
+struct FreeNetlinkSocket {
+  void operator()(nl_sock* socket) const;
+};
+using OwnedNetlinkSocket = std::unique_ptr<nl_sock, FreeNetlinkSocket>;
+
 struct LinkState {
   bool exists = false;
   bool is_up = false;
@@ -25,9 +30,6 @@ class LinkWatch {
  public:
   // `namespace_fd` < 0: the caller's namespace. The link is looked up by name once and followed by index afterwards.
   static Result<std::unique_ptr<LinkWatch>> Open(int namespace_fd, const std::string& name);
-  ~LinkWatch();
-  LinkWatch(const LinkWatch&) = delete;
-  LinkWatch& operator=(const LinkWatch&) = delete;
 
   int fd() const;
   // Reads all news. After a lost message (ENOBUFS) the state is asked for again.
@@ -42,7 +44,7 @@ class LinkWatch {
   void Request();
   int OnMessage(nl_msg* message);
 
-  nl_sock* socket_ = nullptr;
+  OwnedNetlinkSocket socket_;
   int index_ = 0;
   LinkState state_;
 };
@@ -51,9 +53,6 @@ class LinkWatch {
 class NetworkWatch {
  public:
   static Result<std::unique_ptr<NetworkWatch>> Open();
-  ~NetworkWatch();
-  NetworkWatch(const NetworkWatch&) = delete;
-  NetworkWatch& operator=(const NetworkWatch&) = delete;
 
   int fd() const;
   // Reads all news; true if there was any (a lost message counts as one).
@@ -61,7 +60,7 @@ class NetworkWatch {
 
  private:
   NetworkWatch() = default;
-  nl_sock* socket_ = nullptr;
+  OwnedNetlinkSocket socket_;
   bool has_news_ = false;
 };
 
@@ -69,9 +68,6 @@ class NetworkWatch {
 class LinkLookup {
  public:
   static Result<std::unique_ptr<LinkLookup>> Open();
-  ~LinkLookup();
-  LinkLookup(const LinkLookup&) = delete;
-  LinkLookup& operator=(const LinkLookup&) = delete;
 
   // The interface by which a datagram of this mark leaves for `to`, from `from` if it is set; 0 if it does not, or if
   // the kernel does not say.
@@ -81,7 +77,7 @@ class LinkLookup {
 
  private:
   LinkLookup() = default;
-  nl_sock* socket_ = nullptr;
+  OwnedNetlinkSocket socket_;
 };
 
 }  // namespace adit
