@@ -86,7 +86,7 @@ check "a strict reverse path filter: refused, and what to do" exits_saying 1 "sy
 set_sysctl c net.ipv4.conf.eth0.rp_filter=2
 check "a loose one is none" portal --user $kNobody
 check "down" adit_down
-check "no tunnel: refused" exits_saying 1 "is not up" portal --user $kNobody
+check "no tunnel: refused" exits_saying 1 "no tunnel wg0 of ours is up" portal --user $kNobody
 check "nobody of that name: refused" exits_saying 2 "nobody-here" portal --user nobody-here
 check "no time at all: refused" exits 2 portal --user $kNobody --for 0
 client_conf "LoopAvoidance = routes"
