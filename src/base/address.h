@@ -71,6 +71,9 @@ struct LocalSource {
 struct Endpoint {
   SocketAddress remote;
   LocalSource source;
+  // The route to `remote` leads by the source's own link, and what is sent from the source goes by no other: when
+  // another link takes over, the old one's address is not seen on it in the time until the kernel has told of it.
+  bool holds_link = false;
   friend auto operator<=>(const Endpoint&, const Endpoint&) = default;
 };
 

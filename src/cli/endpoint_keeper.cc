@@ -38,7 +38,7 @@ EndpointKeeper::EndpointKeeper(boost::asio::io_context& io, Engine& engine, Endp
   }
   network_ = std::move(*network);
   auto watch = FdWatch::Open(io_, network_->fd(), [this] {
-    if (network_->Process()) OnNetworkChanged();
+    if (network_->Process().places) OnNetworkChanged();
   });
   if (!watch) {
     warn(watch.error());

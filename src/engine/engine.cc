@@ -345,7 +345,9 @@ class Engine::Impl {
   }
 
   void OnNetworkChanged() {
-    if (network_watch_->Process()) FollowNetwork();
+    const WatchNews news = network_watch_->Process();
+    if (news.rules) tunnel_.ForgetLinks();
+    if (news.places) FollowNetwork();
   }
 
   // Addresses or routes changed: what we know of our own addresses may be wrong, what we know of the peers' is not.
@@ -376,6 +378,10 @@ class Engine::Impl {
     if (sockets_ && !send_runs_.empty()) sockets_->Send(send_runs_, BootNow(), send_outcomes_);
     for (std::size_t i = 0; i < send_outcomes_.size(); ++i) {
       tunnel_.OnSent(outbox_.to_network[i], send_outcomes_[i].datagrams_sent == 1, send_outcomes_[i].clear_source);
+    }
+    for (const LinkQuestion& question : outbox_.to_find) {
+      const Endpoint& path = question.path;
+      tunnel_.OnLinkFound(question, link_lookup_->RouteTo(path.remote.ip, path.source.ip, fwmark_));
     }
     outbound_.front()->Request(outbox_.to_flush);
     outbox_.Clear();

@@ -193,13 +193,15 @@ Result<std::unique_ptr<NetworkWatch>> NetworkWatch::Open() {
   if (!opened) return std::unexpected(opened.error());
   watch->socket_ = std::move(*opened);
   if (nl_socket_add_memberships(watch->socket_.get(), RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE,
-                                RTNLGRP_IPV6_ROUTE, RTNLGRP_NONE) < 0) {
-    return Fail("cannot listen for changes of addresses and routes");
+                                RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE, RTNLGRP_NONE) < 0) {
+    return Fail("cannot listen for changes of addresses, routes and rules");
   }
   nl_socket_modify_cb(
       watch->socket_.get(), NL_CB_VALID, NL_CB_CUSTOM,
-      [](nl_msg*, void* self) -> int {
-        static_cast<NetworkWatch*>(self)->has_news_ = true;
+      [](nl_msg* message, void* self) -> int {
+        const auto type = nlmsg_hdr(message)->nlmsg_type;
+        WatchNews& news = static_cast<NetworkWatch*>(self)->news_;
+        (type == RTM_NEWRULE || type == RTM_DELRULE ? news.rules : news.places) = true;
         return NL_OK;
       },
       watch.get());
@@ -208,14 +210,14 @@ Result<std::unique_ptr<NetworkWatch>> NetworkWatch::Open() {
 
 int NetworkWatch::fd() const { return nl_socket_get_fd(socket_.get()); }
 
-bool NetworkWatch::Process() {
-  has_news_ = false;
+WatchNews NetworkWatch::Process() {
+  news_ = {};
   for (;;) {
     const int result = nl_recvmsgs_default(socket_.get());
     if (result == -NLE_NOMEM) {
-      has_news_ = true;  // messages were lost: something changed
+      news_ = {.places = true, .rules = true};  // messages were lost
     } else if (result < 0 && result != -NLE_INTR) {
-      return has_news_;
+      return news_;
     }
   }
 }

@@ -49,19 +49,24 @@ class LinkWatch {
   LinkState state_;
 };
 
-// Tells that addresses or routes of this namespace changed. Control thread only.
+struct WatchNews {
+  bool places = false;  // addresses or routes
+  bool rules = false;
+};
+
+// Tells that addresses, routes or rules of this namespace changed. Control thread only.
 class NetworkWatch {
  public:
   static Result<std::unique_ptr<NetworkWatch>> Open();
 
   int fd() const;
-  // Reads all news; true if there was any (a lost message counts as one).
-  bool Process();
+  // Reads all news (a lost message counts as one of each).
+  WatchNews Process();
 
  private:
   NetworkWatch() = default;
   OwnedNetlinkSocket socket_;
-  bool has_news_ = false;
+  WatchNews news_;
 };
 
 // Asks the kernel which links a datagram has to do with. Control thread only; one question takes some 10 us.

@@ -134,7 +134,8 @@ SendVerdict BeginSend(const std::shared_ptr<Peer>& peer, std::size_t count, bool
 
 void ForgetSource(Peer& peer, const Endpoint& used) {
   const std::scoped_lock lock(peer.mutex);
-  if (peer.endpoint == used) peer.endpoint->source = {};
+  if (!peer.endpoint || peer.endpoint->remote != used.remote || peer.endpoint->source != used.source) return;
+  peer.endpoint->source = {};
 }
 
 ReceiveVerdict OnReceived(const std::shared_ptr<Peer>& peer, const std::shared_ptr<Keypair>& keypair,

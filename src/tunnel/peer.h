@@ -84,11 +84,17 @@ class Peer {
   // Ours, and not answered from until then: the route to the peer has left its link (tunnel.h).
   LocalSource abandoned_source;
   Instant abandoned_until{};
+  // The link that the route to `route_to` leads by; 0: not known since the network changed.
+  IpAddress route_to;
+  std::uint32_t route_link = 0;
 
   // How a peer who writes from `from.remote` to `from.source` is answered.
   Endpoint AnswerTo(const Endpoint& from, Instant now) const {
-    const bool is_abandoned = now < abandoned_until && from.source == abandoned_source;
-    return is_abandoned ? Endpoint{from.remote, {}} : from;
+    if (now < abandoned_until && from.source == abandoned_source) return {from.remote, {}};
+    return {from.remote, from.source, IsRouteLink(from)};
+  }
+  bool IsRouteLink(const Endpoint& path) const {
+    return route_link != 0 && path.source.interface_index == route_link && path.remote.ip == route_to;
   }
 };
 

@@ -248,6 +248,7 @@ class Core {
         }
         tunnel.OnSent(message, can_send, /*clear_source=*/false);
       }
+      for (const LinkQuestion& question : work.to_find) tunnel.OnLinkFound(question, links.route);
       for (const FlushRequest& request : work.to_flush) SendStaged(request.peer, request.keepalive_if_none);
     }
   }

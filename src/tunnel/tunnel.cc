@@ -86,7 +86,7 @@ void Tunnel::HandleInitiation(const HandshakeDatagram& datagram, Now now, Contro
     return;
   }
   record.cookies.AddMacs(MutableBytesOf(response), now.boot);
-  if (!InstallSession(record, now)) return;
+  if (!InstallSession(record, now, out)) return;
   {
     const std::scoped_lock lock(record.peer->mutex);
     const bool gives_way = have_crossed && record.peer->public_key < identity_.public_key();
@@ -109,7 +109,7 @@ void Tunnel::HandleResponse(const HandshakeDatagram& datagram, Now now, ControlO
   Record& record = *found->second;
   ForgetHandshakeIndex(record);
   OnHandshakePacketReceived(record, datagram, now);
-  if (!InstallSession(record, now)) return;
+  if (!InstallSession(record, now, out)) return;
   {
     const std::scoped_lock lock(record.peer->mutex);
     record.peer->timers.OnHandshakeComplete();
@@ -147,7 +147,7 @@ Endpoint Tunnel::OnHandshakePacketReceived(Record& record, const HandshakeDatagr
   return *record.peer->endpoint;
 }
 
-bool Tunnel::InstallSession(Record& record, Now now) {
+bool Tunnel::InstallSession(Record& record, Now now, ControlOutbox& out) {
   auto keys = record.handshake.BeginSession();
   if (!keys) return false;
   const auto keypair = std::make_shared<Keypair>(keys->send, keys->receive, keys->local_index, keys->remote_index,
@@ -159,6 +159,8 @@ bool Tunnel::InstallSession(Record& record, Now now) {
     const std::scoped_lock lock(record.peer->mutex);
     record.peer->keypairs.Install(keypair, retired);
     record.peer->timers.OnSessionDerived(now.boot);
+    const auto& path = record.peer->endpoint;
+    if (path && path->source.is_set()) out.to_find.push_back({record.peer, *path});
   }
   for (const auto& old : retired) exchange_.sessions.Remove(old->local_index);
   return true;
@@ -383,6 +385,7 @@ void Tunnel::SetPrivateKey(const PrivateKey& key, Now now, ControlOutbox& out) {
 void Tunnel::ForgetSources() {
   for (const auto& [sequence, record] : by_sequence_) {
     const std::scoped_lock lock(record->peer->mutex);
+    record->peer->route_link = 0;
     if (record->peer->endpoint) record->peer->endpoint->source = {};
   }
 }
@@ -402,6 +405,7 @@ void Tunnel::JudgeSource(Record& record, Instant now, const FindLinks& find_link
   const bool is_same_family = record.shown_source.ip.is_v4() == path.remote.ip.is_v4();
   path.source = is_same_family ? record.shown_source : LocalSource{};
   const LinksOfPath links = find_links(path);
+  record.judged_route = RouteFound{path.remote.ip, links.route};
   if (links.route == 0) return;
   const bool route_moved = std::exchange(record.route_link, links.route) != links.route;
   if (!path.source.is_set()) return;
@@ -414,6 +418,30 @@ void Tunnel::JudgeSource(Record& record, Instant now, const FindLinks& find_link
   }
 }
 
+void Tunnel::SettleRoute(Record& record) {
+  const RouteFound found = std::exchange(record.judged_route, {});
+  if (found.link == 0) return;
+  const std::scoped_lock lock(record.peer->mutex);
+  record.peer->route_to = found.to;
+  record.peer->route_link = found.link;
+}
+
+void Tunnel::ForgetLinks() {
+  for (const auto& [sequence, record] : by_sequence_) {
+    const std::scoped_lock lock(record->peer->mutex);
+    record->peer->route_link = 0;
+    if (record->peer->endpoint) record->peer->endpoint->holds_link = false;
+  }
+}
+
+void Tunnel::OnLinkFound(const LinkQuestion& question, std::uint32_t link) {
+  Peer& peer = *question.peer;
+  const std::scoped_lock lock(peer.mutex);
+  peer.route_to = question.path.remote.ip;
+  peer.route_link = link;
+  if (peer.endpoint) peer.endpoint->holds_link = peer.endpoint->source.is_set() && peer.IsRouteLink(*peer.endpoint);
+}
+
 void Tunnel::OnNetworkChanged(Now now, const FindLinks& find_links, ControlOutbox& out) {
   if (now.boot - judging_since_ >= kAnnounceInterval) judging_since_ = now.boot, judged_ = 0;
   for (const auto& [sequence, record] : by_sequence_) {
@@ -422,6 +450,7 @@ void Tunnel::OnNetworkChanged(Now now, const FindLinks& find_links, ControlOutbo
     JudgeSource(*record, now.boot, find_links);
   }
   ForgetSources();
+  for (const auto& [sequence, record] : by_sequence_) SettleRoute(*record);
   network_changed_at_ = now.boot;
   if (announced_at_ && now.boot - *announced_at_ < kAnnounceInterval) {
     announce_at_ = *announced_at_ + kAnnounceInterval;

@@ -54,13 +54,22 @@ struct FlushRequest {
   bool keepalive_if_none = false;
 };
 
+// A question for the kernel: by which link does the route to `path.remote` lead, from `path.source`? Answered by
+// Tunnel::OnLinkFound; an answer that does not come costs nothing but certainty.
+struct LinkQuestion {
+  std::shared_ptr<Peer> peer;
+  Endpoint path;
+};
+
 // What one call wants done. The caller owns it, carries it out, and empties it.
 struct ControlOutbox {
   std::vector<OutgoingHandshake> to_network;
   std::vector<FlushRequest> to_flush;
+  std::vector<LinkQuestion> to_find;  // one for each session that began
   void Clear() {
     to_network.clear();
     to_flush.clear();
+    to_find.clear();
   }
 };
 
@@ -129,6 +138,10 @@ class Tunnel {
   // there before it heard from us must not make us answer from there again, with the old link's address on the new
   // link. `find_links` is asked about at most kJudgedPeers per kAnnounceInterval.
   void OnNetworkChanged(Now now, const FindLinks& find_links, ControlOutbox& out);
+  // Rules changed: no source holds its link (Endpoint::holds_link) until somebody has asked again.
+  void ForgetLinks();
+  // The link that was asked for; 0: there is none, or nobody knows.
+  void OnLinkFound(const LinkQuestion& question, std::uint32_t link);
 
   // ---- peers, by public key
   bool HasPeer(const PublicKey& key) const { return by_key_.contains(key); }
@@ -159,6 +172,10 @@ class Tunnel {
   bool is_under_load(Instant now) const { return now < under_load_until_; }
 
  private:
+  struct RouteFound {
+    IpAddress to;
+    std::uint32_t link = 0;
+  };
   // The control thread's half of a peer.
   struct Record {
     Record(std::shared_ptr<Peer> shared, std::uint64_t created_as, const StaticIdentity& identity,
@@ -178,19 +195,21 @@ class Tunnel {
     // route.
     LocalSource shown_source;
     std::uint32_t route_link = 0;
+    RouteFound judged_route;                       // by the change that is being looked at
     std::optional<Instant> scheduled_at;           // its entry in timeouts_
     std::optional<std::uint32_t> handshake_index;  // its entry in handshakes_by_index_
   };
 
   void Service(Record& record, Now now, ControlOutbox& out);
   void JudgeSource(Record& record, Instant now, const FindLinks& find_links);
+  void SettleRoute(Record& record);
   void Announce(Now now, ControlOutbox& out);
   void Reschedule(Record& record);
   void SendInitiation(Record& record, bool is_retry, Now now, ControlOutbox& out);
   void HandleInitiation(const HandshakeDatagram& datagram, Now now, ControlOutbox& out);
   void HandleResponse(const HandshakeDatagram& datagram, Now now, ControlOutbox& out);
   void HandleCookieReply(const HandshakeDatagram& datagram, Now now);
-  bool InstallSession(Record& record, Now now);
+  bool InstallSession(Record& record, Now now, ControlOutbox& out);
   // Returns where the answer goes.
   Endpoint OnHandshakePacketReceived(Record& record, const HandshakeDatagram& datagram, Now now);
   void EndSessions(Record& record);

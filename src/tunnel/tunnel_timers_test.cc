@@ -489,6 +489,40 @@ TEST_F(TunnelTimers, AnAddressOfTheLinkThatTheRouteHasLeftIsNotAnsweredFrom) {
   EXPECT_TRUE(source_after_hearing().is_set()) << "the route is back";
 }
 
+// In the moment between a change of the route and our hearing of it, what we send stays where its address belongs.
+TEST_F(TunnelTimers, ASourceHoldsItsLinkWhereTheRouteLeadsByIt) {
+  constexpr std::uint32_t kHere = Core::kInterface, kElsewhere = 8;
+  const auto holds_after_hearing = [this] {
+    bob().Send(TestPair::ToAlice());
+    pair_.Drive();
+    return alice().peer()->endpoint->source.is_set() && alice().peer()->endpoint->holds_link;
+  };
+  alice().links = {.route = kHere, .home = kHere};
+  pair_.Connect();
+  EXPECT_TRUE(alice().peer()->endpoint->holds_link) << "asked when the session began";
+  EXPECT_TRUE(holds_after_hearing());
+  alice().tunnel.ForgetSources();
+  EXPECT_FALSE(holds_after_hearing()) << "sockets or marks are others now, and nobody has asked";
+  alice().ChangeNetwork();
+  EXPECT_TRUE(holds_after_hearing());
+  alice().tunnel.ForgetLinks();
+  EXPECT_FALSE(alice().peer()->endpoint->holds_link);
+  EXPECT_FALSE(holds_after_hearing());
+  alice().ChangeNetwork();
+  EXPECT_TRUE(holds_after_hearing());
+  // The peer is somewhere else; the route to there is another one.
+  bob().address = At("198.51.100.77:4242");
+  EXPECT_FALSE(holds_after_hearing());
+  alice().ChangeNetwork();
+  EXPECT_TRUE(holds_after_hearing());
+  // A server that is reached by one link and answers by another goes on doing so.
+  pair_.Pass(kAbandonFor);
+  alice().links = {.route = kElsewhere, .home = 1};
+  alice().ChangeNetwork();
+  EXPECT_FALSE(holds_after_hearing());
+  EXPECT_TRUE(alice().peer()->endpoint->source.is_set());
+}
+
 TEST_F(TunnelTimers, AnAddressThatIsOfNoLinkOfItsOwnIsKeptWhereverTheRouteLeads) {
   pair_.Connect();
   alice().links = {.route = Core::kInterface, .home = 1};  // a service address on lo

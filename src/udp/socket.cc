@@ -118,12 +118,14 @@ class ControlWriter {
 using ForcedLink = std::optional<std::uint32_t>;
 
 // The source goes in by address. The interface stays open, so that the routing table remains in charge and a datagram
-// follows a route that moves; only a link-local address means nothing without its interface.
+// follows a route that moves, but where the two agree and are to stay together (Endpoint::holds_link; in IPv6 the
+// kernel would not hold on to it). A link-local address means nothing without its interface.
 void AddSource(ControlWriter& control, const Endpoint& to) {
   const IpAddress& source = to.source.ip;
   if (source.is_v4()) {
     in_pktinfo info{};
     std::memcpy(&info.ipi_spec_dst, source.bytes().data(), 4);
+    if (to.holds_link) info.ipi_ifindex = static_cast<int>(to.source.interface_index);
     control.Add(IPPROTO_IP, IP_PKTINFO, info);
   } else {
     in6_pktinfo info{};

@@ -823,6 +823,37 @@ TEST(UdpSockets, NameTheLinkThatTheyAreBoundTo) {
   EXPECT_FALSE(asked.at(0));
 }
 
+TEST(UdpSockets, HoldOnToTheLinkOfASourceThatTheRouteLeadsBy) {
+  std::vector<std::optional<AskedLink>> asked;
+  fake = {};
+  fake.send_error = [&](const msghdr& message) {
+    asked.push_back(AskedLinkOf(message));
+    return asked.size() == 1 && asked[0]->link != 0 && asked[0]->source == Ip("127.0.0.9") ? ENETUNREACH : 0;
+  };
+  const std::uint32_t lo = if_nametoindex("lo");
+  const auto sockets = MustOpen({}, FakeSyscalls());
+  const auto data = Numbered(1, 64, 64);
+  const auto send_to = [&](const char* ip, const char* source, bool holds_link) {
+    asked.clear();
+    Endpoint to = To(Ip(ip), sockets->port());
+    to.source = {Ip(source), lo};
+    to.holds_link = holds_link;
+    return SendOne(*sockets, {data, 64, to, 0});
+  };
+  EXPECT_EQ(send_to("127.0.0.1", "127.0.0.2", true).datagrams_sent, 1u);
+  EXPECT_EQ(asked.at(0)->link, lo);
+  EXPECT_EQ(asked.at(0)->source, Ip("127.0.0.2"));
+  EXPECT_EQ(send_to("127.0.0.1", "127.0.0.2", false).datagrams_sent, 1u);
+  EXPECT_EQ(asked.at(0)->link, 0u);
+  EXPECT_EQ(send_to("::1", "::1", true).datagrams_sent, 1u);
+  EXPECT_EQ(asked.at(0)->link, 0u) << "IPv6 would take it for a wish";
+  // The link is gone: the datagram follows the route, without what belonged to the link.
+  const SendOutcome outcome = send_to("127.0.0.1", "127.0.0.9", true);
+  EXPECT_EQ(outcome.datagrams_sent, 1u);
+  EXPECT_TRUE(outcome.clear_source);
+  EXPECT_FALSE(asked.at(1));
+}
+
 TEST(UdpSockets, ADestinationWithoutALinkDoesNotHarmItsNeighbours) {
   fake = {};
   const auto to = [](const char* ip, std::uint16_t port) { return To(Ip(ip), port); };
