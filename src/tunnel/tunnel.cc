@@ -562,8 +562,14 @@ void Tunnel::Redirect(const PublicKey& key, const SocketAddress& remote, Now now
 
 PeerReach Tunnel::ReachOf(const PublicKey& key) const {
   const Record& record = *by_key_.at(key);
+  PeerReach reach;
+  reach.last_handshake = record.last_handshake;
+  reach.rx_bytes = record.peer->rx_bytes.load(std::memory_order_relaxed);
+  reach.tx_bytes = record.peer->tx_bytes.load(std::memory_order_relaxed);
   const std::scoped_lock lock(record.peer->mutex);
-  return {record.last_handshake, record.peer->timers.IsSet(Timer::kRetransmitHandshake)};
+  reach.is_trying = record.peer->timers.IsSet(Timer::kRetransmitHandshake);
+  if (record.peer->endpoint) reach.endpoint = record.peer->endpoint->remote;
+  return reach;
 }
 
 void Tunnel::SetPersistentKeepalive(const PublicKey& key, Duration interval, Now now, ControlOutbox& out) {

@@ -85,10 +85,13 @@ struct PeerView {
   std::vector<Prefix> allowed_ips;
 };
 
-// How it stands with reaching a peer.
+// How it stands with reaching a peer: what is cheap to ask for each second.
 struct PeerReach {
   std::optional<WallTime> last_handshake;
   bool is_trying = false;  // an initiation is unanswered
+  std::optional<SocketAddress> endpoint;
+  std::uint64_t rx_bytes = 0;  // as PeerView's
+  std::uint64_t tx_bytes = 0;
 };
 
 struct HandshakeCounts {
