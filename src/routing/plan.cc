@@ -202,6 +202,7 @@ class Planner {
     }
 
     plan_.mtu = config_.mtu != 0 ? config_.mtu : AutomaticMtu(wants_v6 && link_has_v6_);
+    PlanWays();
     if (plan_.mtu < kSmallestIpv6Mtu && link_has_v6_) {
       link_has_v6_ = false;
       if (wants_v6) {
@@ -230,8 +231,16 @@ class Planner {
     if (link == nullptr || !link->is_up) Add(LinkUp{device_});
   }
 
-  // wg-quick's rule: the smallest MTU on the way to any endpoint, else the default route's, less the overhead.
-  unsigned AutomaticMtu(bool with_v6) const {
+  // wg-quick's rule: the smallest MTU on the way to any endpoint, else the default route's, less the overhead. And
+  // less, if more is known not to get through.
+  unsigned AutomaticMtu(bool with_v6) {
+    plan_.least_mtu = with_v6 ? kSmallestIpv6Mtu : kSmallestMtu;
+    plan_.routes_mtu = RoutesMtu();
+    if (config_.mtu_limit == 0) return plan_.routes_mtu;
+    return std::min(plan_.routes_mtu, std::max(config_.mtu_limit, plan_.least_mtu));
+  }
+
+  unsigned RoutesMtu() const {
     unsigned mtu = 0;
     const auto consider = [&](const Route* route) {
       if (route == nullptr) return;
@@ -246,7 +255,18 @@ class Planner {
     if (mtu == 0 && config_.keep.mtu != 0) return config_.keep.mtu;  // the uplink is away; it may come back as it was
     if (mtu == 0) mtu = kUsualMtu;
     const unsigned inner = mtu > kTunnelOverhead ? mtu - kTunnelOverhead : 0;
-    return std::clamp(inner, with_v6 ? kSmallestIpv6Mtu : kSmallestMtu, kLargestMtu);
+    return std::clamp(inner, plan_.least_mtu, kLargestMtu);
+  }
+
+  void PlanWays() {
+    for (const SocketAddress& endpoint : config_.endpoints) {
+      if (plan_.ways.size() == Plan::kMaxWays) return;
+      const Route* const route = Uplink(endpoint.ip);
+      plan_.ways.push_back({.endpoint = endpoint.ip, .device = {}, .gateway = {}});
+      if (route == nullptr) continue;
+      plan_.ways.back().device = route->device;
+      plan_.ways.back().gateway = route->gateway;
+    }
   }
 
   // The route that a marked packet takes.

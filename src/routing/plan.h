@@ -64,7 +64,8 @@ struct Portal {
 struct RoutingConfig {
   std::string interface_name;
   std::vector<InterfaceAddress> addresses;
-  unsigned mtu = 0;  // 0: from the routes to the endpoints
+  unsigned mtu = 0;        // 0: from the routes to the endpoints
+  unsigned mtu_limit = 0;  // what was found to get through although the routes say more (mtu_watch.h); 0: none
   TableMode table_mode = TableMode::kAuto;
   std::uint32_t table = 0;               // for kNumber
   std::uint32_t fwmark = 0;              // FwMark = ...; 0: none given, chosen where one is needed
@@ -99,9 +100,23 @@ struct RouteQuestion {
   friend bool operator==(const RouteQuestion&, const RouteQuestion&) = default;
 };
 
+// How packets to an endpoint leave the machine; without a device: not at all, now.
+struct EndpointWay {
+  IpAddress endpoint;
+  std::string device;
+  std::optional<IpAddress> gateway;
+  friend bool operator==(const EndpointWay&, const EndpointWay&) = default;
+};
+
 struct Plan {
   std::string interface_name;
   unsigned mtu = 0;
+  // Where the MTU is found out: what the routes say, without RoutingConfig::mtu_limit, and what it cannot be below. 0
+  // where the user gave one.
+  unsigned routes_mtu = 0;
+  unsigned least_mtu = 0;
+  std::vector<EndpointWay> ways;  // of RoutingConfig::endpoints, the first kMaxWays
+  static constexpr std::size_t kMaxWays = 16;
   // What the engine's UDP sockets must carry (SO_MARK) before the plan is applied; 0: none needed.
   std::uint32_t fwmark = 0;
   std::uint32_t fwmark_mask = 0;

@@ -390,6 +390,45 @@ TEST(MakePlan, FindsTheMtuOnTheWayToTheEndpoints) {
   EXPECT_EQ(MakePlan(without, machine)->mtu, 1420U) << "nothing known";
 }
 
+TEST(MakePlan, WhatWasFoundToGetThroughLimitsTheAutomaticMtu) {
+  RoutingConfig config = FullTunnel();
+  EXPECT_EQ(MakePlan(config, Machine())->mtu, 1420U) << "the control";
+  config.mtu_limit = 1312;
+  auto plan = MakePlan(config, Machine());
+  EXPECT_EQ(plan->mtu, 1312U);
+  EXPECT_EQ(plan->routes_mtu, 1420U) << "what the routes say is still known";
+  EXPECT_EQ(plan->least_mtu, 1280U);
+  EXPECT_THAT(Lines(*plan), Contains("ip link set dev adit0 mtu 1312"));
+  config.mtu_limit = 1100;
+  EXPECT_EQ(MakePlan(config, Machine())->mtu, 1280U) << "IPv6 needs as much";
+  config.mtu_limit = 1450;
+  EXPECT_EQ(MakePlan(config, Machine())->mtu, 1420U) << "the routes do not take more";
+  RoutingConfig v4_only = config;
+  v4_only.addresses = {A("10.9.0.2/32")};
+  v4_only.mtu_limit = 1100;
+  EXPECT_EQ(MakePlan(v4_only, Machine())->mtu, 1100U);
+  config.mtu_limit = 1312;
+  config.mtu = 1400;
+  plan = MakePlan(config, Machine());
+  EXPECT_EQ(plan->mtu, 1400U) << "an MTU of the file's stays";
+  EXPECT_EQ(plan->routes_mtu, 0U);
+}
+
+TEST(MakePlan, SaysHowPacketsToTheEndpointsLeave) {
+  NetSnapshot machine = Machine();
+  RoutingConfig config = FullTunnel();
+  config.endpoints = {E("203.0.113.10:51820"), E("192.168.1.77:1")};
+  auto plan = MakePlan(config, machine);
+  EXPECT_EQ(plan->ways, (std::vector<EndpointWay>{
+                            {.endpoint = E("203.0.113.10:1").ip, .device = "eth0", .gateway = E("192.168.1.1:1").ip},
+                            {.endpoint = E("192.168.1.77:1").ip, .device = "eth0", .gateway = {}}}));
+  machine.routes.clear();
+  plan = MakePlan(config, machine);
+  EXPECT_EQ(plan->ways[0].device, "") << "no way is another way";
+  config.endpoints.assign(Plan::kMaxWays + 5, E("203.0.113.10:51820"));
+  EXPECT_EQ(MakePlan(config, machine)->ways.size(), Plan::kMaxWays);
+}
+
 TEST(MakePlan, SmallMtuLeavesIpv6OutAndNothingLeaks) {
   RoutingConfig config = FullTunnel();
   config.mtu = 1200;

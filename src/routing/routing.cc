@@ -186,7 +186,7 @@ RepairReport Routing::PutBack(const std::vector<std::size_t>& places) {
 }
 
 RoutingConfig Routing::Anchored(RoutingConfig config) const {
-  config.keep = {.mtu = plan_.mtu,
+  config.keep = {.mtu = plan_.routes_mtu != 0 ? plan_.routes_mtu : plan_.mtu,
                  .fwmark = plan_.fwmark,
                  .base_priority = plan_.base_priority,
                  .specific_table = plan_.specific_table,
@@ -276,6 +276,9 @@ RepairReport Routing::Reconcile(const RoutingConfig& config, const std::function
   if (overridden != nullptr) Keep(*overridden, *plan);
   const std::size_t changes = Diff(before, plan->ops).size();
   if (changes == 0) {
+    plan_.ways = plan->ways;
+    plan_.routes_mtu = plan->routes_mtu;
+    plan_.least_mtu = plan->least_mtu;
     plan_.questions = plan->questions;
     plan_.warnings = plan->warnings;
     return report;
