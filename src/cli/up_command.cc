@@ -25,6 +25,7 @@
 #include <cstring>
 #include <ctime>
 #include <filesystem>
+#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -43,6 +44,7 @@
 #include "cli/hooks.h"
 #include "cli/log.h"
 #include "cli/loop.h"
+#include "cli/mtu_keeper.h"
 #include "cli/network_monitor.h"
 #include "cli/options.h"
 #include "cli/resolve.h"
@@ -116,6 +118,7 @@ class TunnelRun {
   void LookAfterFirewall();
   void FollowRoaming();
   void FollowEndpoints();
+  void FollowPaths();
   Outcome WaitForHandshake(std::chrono::seconds wait);
   void ApplyDns();
   RoutingConfig Wanted() const;
@@ -164,6 +167,7 @@ class TunnelRun {
   boost::asio::steady_timer portal_end_{loop_.io()};
   EndpointNames names_;
   std::unique_ptr<EndpointKeeper> keeper_;
+  std::unique_ptr<MtuKeeper> mtu_;
 };
 
 void TunnelRun::Warn(const std::string& text) {
@@ -180,6 +184,7 @@ std::string TunnelRun::StatusLine(bool show_keys) const {
     facts.warnings.push_back(
         fmt::format("programs of user {} pass beside the tunnel (adit portal --close {})", portal_->uid, name_));
   }
+  if (mtu_) std::ranges::copy(mtu_->Warnings(), std::back_inserter(facts.warnings));
   if (routing_) {
     facts.mtu = routing_->plan().mtu;
     const LoopAvoidance way = routing_->plan().loop_avoidance;
@@ -309,6 +314,9 @@ Outcome TunnelRun::Configure() {
       loop_.io(), *engine_, names_, stale_handshake_,
       [this](const PublicKey& key, const SocketAddress&, const SocketAddress& now) { OnEndpointChanged(key, now); });
   keeper_->Watch(conf_.peers, found);
+  mtu_ = std::make_unique<MtuKeeper>(loop_.io(), *engine_, conf_, name_, [this] { FollowEndpoints(); });
+  mtu_->Follow(endpoints_, routing_->plan());
+  monitor_->Subscribe([this](const NetworkChange&) { FollowPaths(); });
   return {};
 }
 
@@ -337,11 +345,11 @@ void TunnelRun::OnEndpointChanged(const PublicKey& key, const SocketAddress& now
 // us, and are not ours to lead to.
 void TunnelRun::FollowRoaming() {
   if (conf_.peers.size() > kMaxFollowedPeers) return;
-  const auto device = engine_->GetDevice();
   bool has_roamed = false;
   for (std::size_t i = 0; i < conf_.peers.size() && i < endpoints_.size(); ++i) {
-    const auto at = std::ranges::find(device.peers, conf_.peers[i].public_key, &PeerStatus::public_key);
-    if (!endpoints_[i] || at == device.peers.end() || !at->endpoint || at->endpoint == endpoints_[i]) continue;
+    if (!endpoints_[i]) continue;
+    const auto at = engine_->GetReach(conf_.peers[i].public_key);
+    if (!at || !at->endpoint || at->endpoint == endpoints_[i]) continue;
     has_roamed |= at->endpoint->ip != endpoints_[i]->ip;
     endpoints_[i] = at->endpoint;
   }
@@ -351,10 +359,21 @@ void TunnelRun::FollowRoaming() {
 // What leads past the tunnel leads to where the peers are, and no longer to where they were; the MTU is for the way
 // there.
 void TunnelRun::FollowEndpoints() {
-  const RepairReport report =
-      routing_->Reconcile(Wanted(), [this](const Plan& wanted) { return PrepareSockets(wanted); });
-  for (const std::string& failure : report.failures) spdlog::warn("{}", failure);
+  const auto reconcile = [this] {
+    const RepairReport report =
+        routing_->Reconcile(Wanted(), [this](const Plan& wanted) { return PrepareSockets(wanted); });
+    for (const std::string& failure : report.failures) spdlog::warn("{}", failure);
+  };
+  reconcile();
+  // What was measured on the way to where they were counts no longer; without it the ways are the same, so once is
+  // enough.
+  if (mtu_ && mtu_->Follow(endpoints_, routing_->plan())) reconcile();
   LookAfterFirewall();
+}
+
+// The network changed, or the file; the routing has followed.
+void TunnelRun::FollowPaths() {
+  if (mtu_ && mtu_->Follow(endpoints_, routing_->plan())) FollowEndpoints();
 }
 
 Outcome TunnelRun::RaiseFirewallFor(const RoutingConfig& config, const Plan& plan) {
@@ -488,6 +507,7 @@ void TunnelRun::ApplyDns() {
 RoutingConfig TunnelRun::Wanted() const {
   RoutingConfig config = ToRoutingConfig(conf_, endpoints_, name_);
   config.portal = portal_;
+  if (mtu_) config.mtu_limit = mtu_->limit();
   return config;
 }
 
@@ -600,10 +620,11 @@ Outcome TunnelRun::BringUp(const std::optional<std::chrono::seconds>& wait) {
 
 void TunnelRun::Serve() {
   while (!loop_.has_ended()) {
-    const bool looks = firewall_ || routing_->plan().loop_avoidance != LoopAvoidance::kAuto;
+    const bool looks = firewall_ || routing_->plan().loop_avoidance != LoopAvoidance::kAuto || mtu_->WantsLooks();
     loop_.RunUntil([this] { return reload_is_wanted_; }, looks ? kLookInterval : Duration::max());
     if (!loop_.has_ended() && looks) FollowRoaming();
     if (!loop_.has_ended()) LookAfterFirewall();
+    if (!loop_.has_ended() && looks) mtu_->Look();
     if (!std::exchange(reload_is_wanted_, false) || loop_.has_ended()) continue;
     const Status reloaded = Reload();
     if (!reloaded) spdlog::error("{}", reloaded.error().message);
@@ -686,6 +707,7 @@ Status TunnelRun::Reload() {
 
   RoutingConfig wanted = ToRoutingConfig(loaded->conf, endpoints, name_);
   wanted.portal = portal_;
+  wanted.mtu_limit = mtu_->limit();  // until the new paths are known
   // Both ways at once, for the moment of a change, would be a third one.
   const LoopAvoidance in_force = routing_->plan().loop_avoidance;
   if (wanted.loop_avoidance != LoopAvoidance::kAuto && in_force != LoopAvoidance::kAuto &&
@@ -762,6 +784,7 @@ Status TunnelRun::Reload() {
   }
   if (closes) EndOldFlows(wanted);
   LookAfterFirewall();  // endpoints may have roamed from where the file says
+  FollowPaths();
   keeper_->Watch(conf_.peers, found);
   WriteTableNames(name_, plan->specific_table, plan->catch_all_table);
   facts_.addresses.clear();
@@ -791,6 +814,7 @@ Status TunnelRun::TakeDown() {
     if (!conf_.interface.fwmark) device.fwmark = 0;
     note(SaveConf(WithDeviceStatus(conf_, device), file_));
   }
+  mtu_.reset();
   keeper_.reset();
   if (dns_) note(dns_->Remove());
   dns_.reset();

@@ -79,7 +79,7 @@
 #   52  resolved restarts                          dns.sh             stand-in for systemd-resolved on a private bus
 #   53  resolv.conf trampled                       dns.sh
 #   54  crash with resolv.conf written; stale backup dns.sh
-#   55  MTU black hole                             -
+#   55  MTU black hole                             blackhole.sh
 #   56  roaming to a smaller MTU                   roam.sh
 #   57  missing rights, missing tools              refusals.sh
 #   58  20,000 allowed IPs                         healing.sh
