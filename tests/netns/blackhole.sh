@@ -158,29 +158,48 @@ check "the MTU is what passes" mtu_is 1312
 check "2 MB back" fetches 10 c s 10.9.0.1
 check "down" adit_down
 
-# ---- IPv6 outside; IPv4 alone inside ----------------------------------------------------------------------------------------
-endpoint="[2001:db8:f::10]:$kTunnelPort" client_conf
-check "up to the server's IPv6 address" adit_up
-check "small packets pass" some_traffic
+# ---- IPv6 alone, inside and outside -----------------------------------------------------------------------------------------
+endpoint="[2001:db8:f::10]:$kTunnelPort" addresses="fd09::2/64" client_conf
+check "up by IPv6, for IPv6" adit_up
+check "small packets pass" some_traffic fd09::1
 check "20 bytes less pass" wait_for 20 mtu_is 1296
 check "the status says why" warns_of 2001:db8:f::10 1376
-check "2 MB there" moves 10 c s 10.9.0.1
+check "2 MB there" moves 10 c s fd09::1
 check "2 MB back" fetches 10 c s fd09::1
 check "down" adit_down
 
+# ---- IPv4 alone; a server that answers only for what it would pass on -----------------------------------------------------------
 swallow 1000
-addresses="10.9.0.2/24" client_conf
-check "up with IPv4 only" adit_up
+set_sysctl s net.ipv4.ip_forward=1
+addresses="10.9.0.2/32" client_conf
+check "up for IPv4" adit_up
 check "small packets pass" some_traffic
 check "the MTU goes below IPv6's least" wait_for 40 mtu_is 928
 check "2 MB there" moves 10 c s 10.9.0.1
 check "2 MB back" fetches 10 c s 10.9.0.1
 check "down" adit_down
+set_sysctl s net.ipv4.ip_forward=0
+
+# ---- what cannot be helped ------------------------------------------------------------------------------------------------------
 client_conf
 check "up with IPv6" adit_up
 check "small packets pass" some_traffic
 check "where not even 1280 bytes pass, the status says so" wait_for 30 a_status_says "swallows even packets of 1340 bytes"
 check "... and the MTU stays" mtu_is 1420
 check "down" adit_down
+in_host s nft -f - <<'NFT'
+table ip silent {
+  chain out { type filter hook output priority 0; icmp type { destination-unreachable, time-exceeded } drop; }
+}
+NFT
+check "up to a server that says nothing" adit_up
+probe_count >/dev/null
+check "small packets pass" some_traffic
+sleep 4
+check "it is asked six times" probe_count_is 6
+check "... and nothing changes" mtu_is 1420
+check_fails "nothing is said of what is not known" warns
+check "down" adit_down
+in_host s nft delete table ip silent
 heal
 passes
