@@ -22,11 +22,11 @@ table inet swallows {
 NFT
 }
 heal() { in_host r nft delete table inet swallows; }
-swallowed_any() { in_host r nft list table inet swallows | grep -q 'packets [1-9]'; }
+swallowed_any() { grep -q 'packets [1-9]' <(in_host r nft list table inet swallows); }
 
 mtu_is() { [[ $(in_host c cat /sys/class/net/wg0/mtu) == "$1" ]] || { in_host c cat /sys/class/net/wg0/mtu; return 1; }; }
-warns_of() { a status wg0 | grep -q "warning.*: the path to $1 swallows packets above $2 bytes"; }
-a_status_says() { a status wg0 | grep -q "$1"; }
+warns_of() { a_status_says "warning.*: the path to $1 swallows packets above $2 bytes"; }
+a_status_says() { grep -q "$1" <(a status wg0); }
 warns() { a status wg0 | grep 'warning.*swallows'; }
 # Enough to count as use: the looks of two seconds have to see it.
 some_traffic() { in_host c ping -q -W 2 -c 15 -i 0.2 -s 500 "${1:-10.9.0.1}"; }
@@ -35,7 +35,7 @@ some_traffic() { in_host c ping -q -W 2 -c 15 -i 0.2 -s 500 "${1:-10.9.0.1}"; }
 # if it is there, whole, in time. Each has a port of its own: one that was cut off may still be listening.
 head -c 2000000 /dev/urandom >"$tmp/file"
 port=9000
-listens() { in_host "$1" ss -Hltn "sport = $port" | grep -q .; }
+listens() { grep -q . <(in_host "$1" ss -Hltn "sport = $port"); }
 moves() {
   ((++port))
   rm -f "$tmp/got"
