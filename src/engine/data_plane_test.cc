@@ -412,5 +412,30 @@ TEST(DataPlane, CountsWhatTheTunHasNoRoomForAndGoesOnAfterwards) {
   });
 }
 
+// A machine that slept is somewhere else, and its peers are told by a handshake, also if there is nothing to say.
+TEST(Engine, BeginsHandshakesWhenTheMachineWakes) {
+  InNamespace([] {
+    static std::atomic<std::int64_t> seconds_asleep{0};
+    EngineOptions options = test::WithThreads(1);
+    options.limits.rekey_timeout = 50ms;
+    options.time_asleep = [] { return Duration(std::chrono::seconds(seconds_asleep.load())); };
+    Pair pair(options);
+    // Any event tells of a sleep; this one is a change of the network besides, which takes no handshake.
+    auto change = [&pair, last = 0U]() mutable {
+      for (int i = 0; i < 100; ++i) pair.Turn();
+      TestEngine::SetAddress("lo:1", htonl(0x0a000000 + ++last));
+      for (int i = 0; i < 100; ++i) pair.Turn();
+      return pair.alice.Counter("handshake_initiations_sent");
+    };
+    change();
+    const auto before = change();
+    EXPECT_EQ(change(), before) << "nobody slept";
+    seconds_asleep = 3;
+    EXPECT_EQ(change(), before + 1);
+    EXPECT_EQ(change(), before + 1) << "once for each sleep";
+    pair.Send(1000);
+  });
+}
+
 }  // namespace
 }  // namespace adit

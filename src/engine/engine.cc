@@ -98,11 +98,17 @@ class Engine::Impl {
       into = std::move(*opened);
       return {};
     };
+    if (auto sleep_watch = SleepWatch::Open(options_.time_asleep)) {
+      sleep_watch_.emplace(std::move(*sleep_watch));
+    } else {
+      return std::unexpected(sleep_watch.error());
+    }
     // All that can fail comes before the first thread.
     if (Status status = watch(bell_fd_, plane_.control_bell.fd(), [this] { OnBell(); }); !status) return status;
     if (Status status = watch(timer_fd_, timer_.fd(), [this] { OnTimer(); }); !status) return status;
     if (Status status = watch(network_fd_, network_watch_->fd(), [this] { OnNetworkChanged(); }); !status)
       return status;
+    if (Status status = watch(sleep_fd_, sleep_watch_->fd(), [this] { LookForSleep(); }); !status) return status;
     std::vector<Bed> beds;
     for (unsigned path = 0; path <= tun_->queue_count(); ++path) {
       auto bed = Bed::Open();
@@ -332,7 +338,16 @@ class Engine::Impl {
     if (depth > handshakes_.size() || !plane_.exchange.inbox.empty()) plane_.control_bell.Ring();
   }
 
+  // Whoever comes first after a sleep: the kernel does not promise an order.
+  void LookForSleep() {
+    if (!sleep_watch_->HasSlept()) return;
+    spdlog::debug("{}: the machine was suspended", tun_->name());
+    tunnel_.OnResumed(BothNow(), outbox_);
+    CarryOut();
+  }
+
   void OnTimer() {
+    LookForSleep();
     timer_.Acknowledge();
     CloseGivenUp();
     const Now now = BothNow();
@@ -346,6 +361,7 @@ class Engine::Impl {
 
   void OnNetworkChanged() {
     const WatchNews news = network_watch_->Process();
+    LookForSleep();
     if (news.rules) tunnel_.ForgetLinks();
     if (news.places) FollowNetwork();
   }
@@ -495,9 +511,11 @@ class Engine::Impl {
   std::unique_ptr<LinkWatch> link_watch_;
   std::unique_ptr<NetworkWatch> network_watch_;
   std::unique_ptr<LinkLookup> link_lookup_;
+  std::optional<SleepWatch> sleep_watch_;
   bool has_ended_ = false;
   const std::shared_ptr<int> alive_ = std::make_shared<int>();
-  std::unique_ptr<FdWatch> bell_fd_, timer_fd_, link_fd_, network_fd_;  // last: their handlers use all of the above
+  std::unique_ptr<FdWatch> bell_fd_, timer_fd_, link_fd_, network_fd_,
+      sleep_fd_;  // last: their handlers use all of the above
 };
 
 Result<std::unique_ptr<Engine>> Engine::Start(boost::asio::io_context& control, std::unique_ptr<TunDevice> tun,

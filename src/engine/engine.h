@@ -13,6 +13,7 @@
 #include "base/result.h"
 #include "config/device.h"
 #include "crypto/aead.h"
+#include "engine/sleep_watch.h"
 #include "tun/device.h"
 #include "tunnel/limits.h"
 #include "tunnel/tunnel.h"
@@ -27,6 +28,7 @@ struct EngineOptions {
   ProtocolLimits limits;            // lowered by tests, so that a rekey takes seconds
   std::function<void()> disturb;    // for tests: called on a data thread before each unit's cipher, to delay it
   UdpSyscalls udp_calls;            // a test hands in ones that fail
+  std::function<Duration()> time_asleep = TimeAsleep;  // a test's machine sleeps without sleeping
 };
 
 // What `adit status` shows beside the DeviceStatus.

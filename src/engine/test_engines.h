@@ -169,9 +169,6 @@ class TestEngine {
     CHECK(ioctl(socket.get(), SIOCSIFFLAGS, &request) == 0);
   }
 
-  std::unique_ptr<Engine> engine;
-
- private:
   static void SetAddress(const std::string& name, std::uint32_t address) {
     const Fd socket(::socket(AF_INET, SOCK_DGRAM, 0));
     ifreq request{};
@@ -184,6 +181,9 @@ class TestEngine {
     CHECK(ioctl(socket.get(), SIOCSIFNETMASK, &request) == 0);
   }
 
+  std::unique_ptr<Engine> engine;
+
+ private:
   const unsigned number_;
   const std::string name_;
   Fd kick_;

@@ -167,6 +167,10 @@ class Core {
     tunnel.OnNetworkChanged(clock_.now(), [this](const Endpoint&) { return links; }, outbox);
     Settle();
   }
+  void Resume() {
+    tunnel.OnResumed(clock_.now(), outbox);
+    Settle();
+  }
   void SetUp(bool up) {
     tunnel.SetUp(up, clock_.now(), outbox);
     Settle();

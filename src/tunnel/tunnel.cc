@@ -426,6 +426,24 @@ void Tunnel::SettleRoute(Record& record) {
   record.peer->route_link = found.link;
 }
 
+void Tunnel::OnResumed(Now now, ControlOutbox& out) {
+  ForgetSources();
+  if (!is_up_) return;
+  const std::size_t most_to_send = out.to_network.size() + kInitiationsPerTurn;
+  std::size_t left = kAnnouncedPeers;
+  for (const auto& [sequence, record] : by_sequence_) {
+    if (!record->last_handshake) continue;
+    if (left-- == 0) return;
+    if (out.to_network.size() < most_to_send) {
+      SendInitiation(*record, /*is_retry=*/false, now, out);
+    } else {
+      const std::scoped_lock lock(record->peer->mutex);
+      record->peer->timers.OnHandshakeNeeded(now.boot);
+    }
+    Reschedule(*record);
+  }
+}
+
 void Tunnel::ForgetLinks() {
   for (const auto& [sequence, record] : by_sequence_) {
     const std::scoped_lock lock(record->peer->mutex);

@@ -141,6 +141,9 @@ class Tunnel {
   // there before it heard from us must not make us answer from there again, with the old link's address on the new
   // link. `find_links` is asked about at most kJudgedPeers per kAnnounceInterval.
   void OnNetworkChanged(Now now, const FindLinks& find_links, ControlOutbox& out);
+  // The machine was suspended, and may be anywhere now: peers that we have spoken with are sent an initiation, from
+  // whatever address the kernel chooses. Of thousands the first kAnnouncedPeers.
+  void OnResumed(Now now, ControlOutbox& out);
   // Rules changed: no source holds its link (Endpoint::holds_link) until somebody has asked again.
   void ForgetLinks();
   // The link that was asked for; 0: there is none, or nobody knows.

@@ -456,6 +456,28 @@ TEST_F(TunnelTimers, AfterAChangeOfTheNetworkThePeerIsToldAtOnce) {
   EXPECT_EQ(bob().TakeOne().to, At("198.51.100.77:4242"));
 }
 
+TEST_F(TunnelTimers, AfterASleepPeersThatWereSpokenWithAreSentAnInitiation) {
+  alice().Resume();
+  EXPECT_TRUE(alice().sent.empty()) << "nobody was";
+  pair_.Connect();
+  for (const Duration asleep : {Duration(30s), Duration(20min)}) {
+    pair_.clock.boot += asleep;
+    Forget();
+    alice().Resume();
+    ASSERT_EQ(alice().CountSent(MessageType::kInitiation), 1u);
+    EXPECT_EQ(alice().sent.front().sent_from, LocalSource{}) << "which may be another address's link by now";
+    pair_.Drive();
+    bob().Send(TestPair::ToAlice());
+    pair_.Drive();
+    EXPECT_EQ(alice().received.size(), 1u) << "under the new session";
+    alice().received.clear();
+  }
+  alice().SetUp(false);
+  Forget();
+  alice().Resume();
+  EXPECT_TRUE(alice().sent.empty());
+}
+
 // Another uplink comes and takes the route, while what the peer sent to the first still arrives.
 TEST_F(TunnelTimers, AnAddressOfTheLinkThatTheRouteHasLeftIsNotAnsweredFrom) {
   constexpr std::uint32_t kOld = Core::kInterface, kNew = 8;

@@ -27,7 +27,7 @@ declare -A layer=(
 kPureFolders='src/(base|crypto|config|tunnel|tun|udp|routing|dns)/'
 kDoors='src/(base/fd\.h|tun/device\.(cc|h)|udp/socket\.(cc|h)|routing/(netlink|nft_socket|old_flows|network_events|netns|links|journal|sysctl|table_names|take_snapshot)\.cc|dns/(resolv_file|resolvconf|resolved|resolver)\.(cc|h))'
 # State that data threads share with the control thread. Nothing else below the engine knows of threads.
-kShared='src/(tunnel/(drop|exchange|handshake_queue|icmp|index_table|keypair|peer|published)\.(h|cc)|tun/device\.(h|cc)|udp/socket\.(h|cc)|routing/netns\.cc)'
+kShared='src/(tunnel/(drop|exchange|handshake_queue|icmp|index_table|keypair|peer|published)\.(h|cc)|tun/device\.(h|cc)|udp/socket\.(h|cc)|routing/(netns\.cc|uplink_choice\.(h|cc)))'
 kPerThread='src/crypto/primitives\.cc'  # OpenSSL contexts, one per thread and never shared
 kRandomSources='src/(base/random\.h|crypto/primitives\.cc)'
 # Tests open descriptors and start threads to test those who do; their helpers are called test_X.h or X_fixture.h.
