@@ -14,6 +14,15 @@ Duration DrawJitter(Random& random, Duration bound) {
   return std::chrono::microseconds(random.Below(static_cast<std::uint32_t>(microseconds) + 1));
 }
 
+// The pause between initiations (paper, 6.4) is over for a handshake that still waits for its answer. False if none
+// does.
+bool TakesTurnAgain(Peer& peer) {
+  const std::scoped_lock lock(peer.mutex);
+  if (!peer.timers.IsSet(Timer::kRetransmitHandshake)) return false;
+  peer.last_handshake_sent_at.reset();
+  return true;
+}
+
 }  // namespace
 
 Tunnel::Tunnel(Exchange& exchange, Random& random, Instant now)
@@ -291,6 +300,7 @@ void Tunnel::SendInitiation(Record& record, bool is_retry, Now now, ControlOutbo
   ForgetHandshakeIndex(record);
   if (!record.handshake.CreateInitiation(index, now.wall, random_, message)) return;
   record.handshake_index = index;
+  record.is_initiation_unsent = false;
   handshakes_by_index_.emplace(index, &record);
   record.cookies.AddMacs(MutableBytesOf(message), now.boot);
   {
@@ -320,6 +330,9 @@ void Tunnel::OnSent(const OutgoingHandshake& sent, bool was_sent, bool clear_sou
     sent.peer->tx_bytes.fetch_add(sent.datagram.size, std::memory_order_relaxed);
   } else {
     exchange_.drops.Add(DropReason::kSendFailed);
+    Record* const record = FindById(sent.peer->id);
+    const bool is_initiation = ParseMessage(sent.datagram.message()) == MessageType::kInitiation;
+    if (record != nullptr && record->peer == sent.peer && is_initiation) record->is_initiation_unsent = true;
   }
   if (clear_source) ForgetSource(*sent.peer, sent.to);
 }
@@ -484,6 +497,12 @@ void Tunnel::Announce(Now now, ControlOutbox& out) {
   std::size_t left = kAnnouncedPeers;
   for (const auto& [sequence, record] : by_sequence_) {
     if (left == 0) return;
+    if (record->is_initiation_unsent && TakesTurnAgain(*record->peer)) {
+      SendInitiation(*record, /*is_retry=*/true, now, out);
+      Reschedule(*record);
+      --left;
+      continue;
+    }
     const std::scoped_lock lock(record->peer->mutex);
     const auto& current = record->peer->keypairs.current;
     if (!current || current->IsExpired(now.boot, exchange_.limits)) continue;
@@ -569,11 +588,7 @@ void Tunnel::SetEndpoint(const PublicKey& key, const SocketAddress& remote) {
 void Tunnel::Redirect(const PublicKey& key, const SocketAddress& remote, Now now, ControlOutbox& out) {
   SetEndpoint(key, remote);
   Record& record = FindByKey(key);
-  {
-    const std::scoped_lock lock(record.peer->mutex);
-    if (!record.peer->timers.IsSet(Timer::kRetransmitHandshake)) return;
-    record.peer->last_handshake_sent_at.reset();
-  }
+  if (!TakesTurnAgain(*record.peer)) return;
   SendInitiation(record, true, now, out);
   Reschedule(record);
 }

@@ -135,7 +135,7 @@ class Tunnel {
   // The same; and peers that we hold a session with are told by a keepalive where we are now: one who is sending to us
   // would go on sending to where we were, as long as we have nothing to send. At once, but a change that comes within
   // kAnnounceInterval of the last telling is told at its end. Nothing is sent without a session, or under one that is
-  // younger than the change.
+  // younger than the change; but an initiation that had no way out is made again, and does not wait for its turn.
   //
   // An address of a link that the route to the peer has just left is abandoned for kAbandonFor: what the peer sent
   // there before it heard from us must not make us answer from there again, with the old link's address on the new
@@ -202,6 +202,7 @@ class Tunnel {
     LocalSource shown_source;
     std::uint32_t route_link = 0;
     RouteFound judged_route;                       // by the change that is being looked at
+    bool is_initiation_unsent = false;             // the last one: the kernel had no way for it
     std::optional<Instant> scheduled_at;           // its entry in timeouts_
     std::optional<std::uint32_t> handshake_index;  // its entry in handshakes_by_index_
   };

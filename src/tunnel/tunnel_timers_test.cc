@@ -478,6 +478,33 @@ TEST_F(TunnelTimers, AfterASleepPeersThatWereSpokenWithAreSentAnInitiation) {
   EXPECT_TRUE(alice().sent.empty());
 }
 
+// The pause between initiations is for the peer's sake, and one that did not leave was no burden.
+TEST_F(TunnelTimers, AnInitiationWithoutAWayOutGoesWhenTheNetworkIsBack) {
+  alice().can_send = false;
+  alice().Send(TestPair::ToBob());
+  EXPECT_EQ(alice().CountSent(MessageType::kInitiation), 0u);
+  alice().ChangeNetwork();  // the address, before its route
+  pair_.Pass(1s);
+  alice().can_send = true;
+  alice().ChangeNetwork();
+  EXPECT_EQ(alice().CountSent(MessageType::kInitiation), 1u);
+  alice().ChangeNetwork();
+  pair_.Pass(1s);
+  EXPECT_EQ(alice().CountSent(MessageType::kInitiation), 1u) << "that one left";
+  pair_.Drive();
+  EXPECT_EQ(bob().received.size(), 1u);
+
+  // Nobody wants to speak any more.
+  pair_.PassInSilence(10min);
+  alice().can_send = false;
+  alice().Send(TestPair::ToBob());
+  pair_.PassInSilence(3min);  // given up
+  alice().can_send = true;
+  Forget();
+  alice().ChangeNetwork();
+  EXPECT_EQ(alice().CountSent(MessageType::kInitiation), 0u);
+}
+
 // Another uplink comes and takes the route, while what the peer sent to the first still arrives.
 TEST_F(TunnelTimers, AnAddressOfTheLinkThatTheRouteHasLeftIsNotAnsweredFrom) {
   constexpr std::uint32_t kOld = Core::kInterface, kNew = 8;
