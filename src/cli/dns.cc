@@ -15,6 +15,7 @@
 #include "dns/resolvconf.h"
 #include "dns/resolved.h"
 #include "engine/clock.h"
+#include "routing/plan.h"
 
 namespace adit {
 namespace {
@@ -52,9 +53,11 @@ DnsSettings ToDnsSettings(const ConfFile& conf, const std::string& interface_nam
   settings.interface_name = interface_name;
   settings.servers = conf.interface.dns_servers;
   settings.search_domains = conf.interface.dns_search_domains;
+  std::vector<Prefix> allowed;
   for (const ConfPeer& peer : conf.peers) {
-    settings.is_full_tunnel |= std::ranges::any_of(peer.allowed_ips, [](const Prefix& p) { return p.length() == 0; });
+    allowed.insert(allowed.end(), peer.allowed_ips.begin(), peer.allowed_ips.end());
   }
+  settings.is_full_tunnel = CoverAll(allowed, Family::kV4) || CoverAll(allowed, Family::kV6);
   return settings;
 }
 

@@ -41,6 +41,7 @@ Filters AskFilters(const Explanation& told, const std::vector<std::string>& tunn
   const nft::Packet packet{.input_device = told.query.input_device,
                            .output_device = is_for_us && !is_local ? std::string() : told.kernel.device,
                            .mark = told.query.mark,
+                           .uid = told.query.uid,
                            .source = told.query.source.value_or(told.kernel.source),
                            .destination = told.query.destination};
   for (const std::string& tunnel : tunnels) {

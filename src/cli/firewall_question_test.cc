@@ -11,6 +11,7 @@ TEST(FirewallQuestion, ComesBackAsItWas) {
   const nft::Packet packet{.input_device = "b-name-of-15-ch",
                            .output_device = "a-name-of-15-ch",
                            .mark = 0xfffffffe,
+                           .uid = 0xfffffffd,
                            .source = *IpAddress::Parse("2001:db8:1111:2222:3333:4444:5555:6666"),
                            .destination = *IpAddress::Parse("2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff")};
   const std::string question = ToQuestion(packet);
@@ -20,6 +21,7 @@ TEST(FirewallQuestion, ComesBackAsItWas) {
   EXPECT_EQ(parsed->input_device, packet.input_device);
   EXPECT_EQ(parsed->output_device, packet.output_device);
   EXPECT_EQ(parsed->mark, packet.mark);
+  EXPECT_EQ(parsed->uid, packet.uid);
   EXPECT_EQ(parsed->source, packet.source);
   EXPECT_EQ(parsed->destination, packet.destination);
   const auto without = ParseQuestion(ToQuestion({.source = packet.source, .destination = packet.destination}));
@@ -30,9 +32,9 @@ TEST(FirewallQuestion, ComesBackAsItWas) {
 
 TEST(FirewallQuestion, RefusesWhatIsNone) {
   for (const char* const text :
-       {"", "- eth0", "- eth0 0 10.0.0.1", "- eth0 x 10.0.0.1 10.0.0.2", "- eth0 1x 10.0.0.1 10.0.0.2",
-        "- eth0 -1 10.0.0.1 10.0.0.2", "- eth0 4294967296 10.0.0.1 10.0.0.2", "- eth0 0 10.0.0 10.0.0.2",
-        "eth0 0 10.0.0.1 10.0.0.2", "- eth0 0 10.0.0.1 10.0.0.2 more"}) {
+       {"", "- eth0", "- eth0 0 10.0.0.1", "- eth0 x 0 10.0.0.1 10.0.0.2", "- eth0 1x 0 10.0.0.1 10.0.0.2",
+        "- eth0 0 -1 10.0.0.1 10.0.0.2", "- eth0 4294967296 0 10.0.0.1 10.0.0.2", "- eth0 0 0 10.0.0 10.0.0.2",
+        "eth0 0 10.0.0.1 10.0.0.2", "- eth0 0 0 10.0.0.1 10.0.0.2 more"}) {
     EXPECT_FALSE(ParseQuestion(text)) << text;
   }
 }

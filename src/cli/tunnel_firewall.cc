@@ -12,10 +12,8 @@
 namespace adit {
 namespace {
 
-bool TakesAll(const RoutingConfig& config, bool is_v6) {
-  return std::ranges::any_of(config.allowed_ips, [&](const Prefix& prefix) {
-    return prefix.address().is_v6() == is_v6 && prefix.length() <= 1;
-  });
+bool TakesAll(const RoutingConfig& config) {
+  return CoverAll(config.allowed_ips, Family::kV4) || CoverAll(config.allowed_ips, Family::kV6);
 }
 
 }  // namespace
@@ -52,7 +50,7 @@ OutcomeOf<std::unique_ptr<Firewall>> RaiseFirewall(const RoutingConfig& config, 
     return nullptr;
   }
   warnings.insert(warnings.end(), (*firewall)->warnings().begin(), (*firewall)->warnings().end());
-  if (config.kill_switch != KillSwitch::kOff && !TakesAll(config, false) && !TakesAll(config, true)) {
+  if (config.kill_switch != KillSwitch::kOff && !TakesAll(config)) {
     warnings.push_back(
         "KillSwitch is on, and AllowedIPs does not hold the whole internet: what it does not hold cannot be reached");
   }

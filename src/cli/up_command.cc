@@ -316,7 +316,10 @@ Outcome TunnelRun::Configure() {
   keeper_->Watch(conf_.peers, found);
   mtu_ = std::make_unique<MtuKeeper>(loop_.io(), *engine_, conf_, name_, [this] { FollowEndpoints(); });
   mtu_->Follow(endpoints_, routing_->plan());
-  monitor_->Subscribe([this](const NetworkChange&) { FollowPaths(); });
+  monitor_->Subscribe([this](const NetworkChange& change) {
+    FollowPaths();
+    if (change.links || change.addresses || change.is_lost) LookAfterFirewall();  // another LAN
+  });
   return {};
 }
 

@@ -108,11 +108,22 @@ Status FirewallTarget::DoTable(const std::string& name) {
   return outcome;
 }
 
+// Without IPv4's switch nothing is forwarded. A read-only /proc/sys that lacks no more than IPv6's is no reason to
+// refuse.
+Status FirewallTarget::DoSysctl(const SetSysctl& op) {
+  const Status written = WriteSysctl(op.key, op.value);
+  if (written || op.key == "net/ipv4/ip_forward" || (written.error().code != EROFS && written.error().code != EACCES)) {
+    return written;
+  }
+  refused_settings_.push_back(written.error().message);
+  return {};
+}
+
 std::vector<Status> FirewallTarget::Do(std::span<const Op> ops) {
   std::vector<Status> outcomes;
   for (const Op& op : ops) {
     if (const auto* table = std::get_if<AddTable>(&op)) outcomes.push_back(DoTable(table->name));
-    if (const auto* sysctl = std::get_if<SetSysctl>(&op)) outcomes.push_back(WriteSysctl(sysctl->key, sysctl->value));
+    if (const auto* sysctl = std::get_if<SetSysctl>(&op)) outcomes.push_back(DoSysctl(*sysctl));
   }
   return outcomes;
 }
@@ -137,6 +148,28 @@ std::vector<Status> FirewallTarget::Undo(std::span<const Op> ops) {
   return outcomes;
 }
 
+namespace {
+
+// Each change of a forwarding switch for all links writes over the links' own, and IPv4's over `accept_redirects` of
+// all. What was otherwise is first given the value that switching back will leave: undone later than the switch, it is
+// put back then, also by who cleans up after a crash.
+void KeepWhatForwardingResets(const NetSnapshot& snapshot, const std::string& tunnel, std::vector<Op>& ops) {
+  const auto keep = [&](const std::string& key, const char* original, const char* left) {
+    if (ReadSysctl(key).value_or(left) == original) ops.push_back(SetSysctl{key, left, {}});
+  };
+  for (const char* const family : {"ipv4", "ipv6"}) {
+    const std::string conf = fmt::format("net/{}/conf", family);
+    if (ReadSysctl(conf + "/all/forwarding").value_or("1") != "0") continue;
+    if (conf == "net/ipv4/conf") keep(conf + "/all/accept_redirects", "0", "1");
+    keep(conf + "/default/forwarding", "1", "0");
+    for (const Link& link : snapshot.links) {
+      if (link.name != tunnel) keep(fmt::format("{}/{}/forwarding", conf, link.name), "1", "0");
+    }
+  }
+}
+
+}  // namespace
+
 std::vector<Op> FirewallOps(const FirewallConfig& config, const NetSnapshot& snapshot) {
   std::vector<Op> ops;
   ops.push_back(AddTable{FirewallTableName(config.interface_name), config.kill_switch == KillSwitch::kAlways});
@@ -151,6 +184,7 @@ std::vector<Op> FirewallOps(const FirewallConfig& config, const NetSnapshot& sna
     const auto now = ReadSysctl(key);
     if (now && *now == "1" && link.name != config.interface_name && link.name != "lo") set(key, "2");
   }
+  KeepWhatForwardingResets(snapshot, config.interface_name, ops);
   set("net/ipv4/ip_forward", "1");
   set("net/ipv6/conf/all/forwarding", "1");
   return ops;
@@ -191,6 +225,7 @@ Result<std::unique_ptr<Firewall>> Firewall::Up(const FirewallConfig& config, con
         "this kernel's nftables has no fib, nat, rt or conntrack: the spoof guard, the MSS clamp and masquerading are "
         "left out");
   }
+  for (const std::string& refused : target.refused_settings()) firewall->warnings_.push_back(refused);
   firewall->table_ = MakeFirewallTable(firewall->config_);
   const auto flags = firewall->socket_.TableFlags(firewall->table_.name);
   firewall->is_owned_ = flags && *flags && (**flags & nft::kOwned) != 0 && (**flags & nft::kPersistent) != 0;

@@ -31,12 +31,16 @@ class FirewallTarget : public OpTarget {
 
   // What `Do` left out because the kernel lacks it.
   bool lacks_extras() const { return lacks_extras_; }
+  // And because /proc/sys is read-only, as sentences.
+  const std::vector<std::string>& refused_settings() const { return refused_settings_; }
 
  private:
   Status DoTable(const std::string& name);
+  Status DoSysctl(const SetSysctl& op);
   NftSocket& socket_;
   const FirewallConfig* config_;  // null where things are only taken back
   bool lacks_extras_ = false;
+  std::vector<std::string> refused_settings_;
 };
 
 // The operations that a configuration means, in order. Reads the settings as they are now; what cannot be read, or is

@@ -15,6 +15,9 @@ using Fault = FaultyTarget::Fault;
 constexpr const char* kForwarding4 = "net/ipv4/ip_forward";
 constexpr const char* kForwarding6 = "net/ipv6/conf/all/forwarding";
 constexpr const char* kAdvertisements = "net/ipv6/conf/eth0/accept_ra";
+constexpr const char* kRedirects = "net/ipv4/conf/all/accept_redirects";
+constexpr const char* kLinkForwarding4 = "net/ipv4/conf/eth0/forwarding";
+constexpr const char* kLinkForwarding6 = "net/ipv6/conf/eth0/forwarding";
 
 FirewallConfig Gateway() {
   FirewallConfig config;
@@ -40,16 +43,21 @@ class FirewallFaultsTest : public NamespaceTest {
       Must(WriteSysctl(kForwarding4, "0"));
       Must(WriteSysctl(kForwarding6, "0"));
       Must(WriteSysctl(kAdvertisements, "1"));
+      // Which the kernel resets along with forwarding.
+      Must(WriteSysctl(kRedirects, "0"));
+      Must(WriteSysctl(kLinkForwarding4, "1"));
+      Must(WriteSysctl(kLinkForwarding6, "1"));
     });
   }
 
-  // What a firewall changes: "table 0 1 0".
+  // What a firewall changes: "table 0 1 0", and what changes along: "0 1 1".
   static std::string State() {
     const auto has_table = HasFirewallTable("adit0");
     EXPECT_TRUE(has_table);
-    return fmt::format("{} {} {} {}", has_table.value_or(false) ? "table" : "no table",
+    return fmt::format("{} {} {} {}, {} {} {}", has_table.value_or(false) ? "table" : "no table",
                        ReadSysctl(kForwarding4).value_or("?"), ReadSysctl(kForwarding6).value_or("?"),
-                       ReadSysctl(kAdvertisements).value_or("?"));
+                       ReadSysctl(kAdvertisements).value_or("?"), ReadSysctl(kRedirects).value_or("?"),
+                       ReadSysctl(kLinkForwarding4).value_or("?"), ReadSysctl(kLinkForwarding6).value_or("?"));
   }
 
   Result<Journal> CreateJournal() const {
@@ -70,14 +78,14 @@ class FirewallFaultsTest : public NamespaceTest {
 };
 
 constexpr int kErrors[] = {EPERM, EBUSY, EEXIST, ENOBUFS};
-constexpr const char* kBefore = "no table 0 0 1";
-constexpr const char* kUp = "table 1 1 2";
+constexpr const char* kBefore = "no table 0 0 1, 0 1 1";
+constexpr const char* kUp = "table 1 1 2, 0 1 1";
 
 TEST_F(FirewallFaultsTest, AnErrorAtAnyOperationOfUpRollsEverythingBack_SCENARIO32) {
   InMachine([&](NetlinkSocket& socket) {
     const FirewallConfig config = Gateway();
     const std::vector<Op> planned = FirewallOps(config, Snapshot(socket));
-    ASSERT_EQ(planned.size(), 4U);
+    ASSERT_EQ(planned.size(), 7U);
     for (const int code : kErrors) {
       for (std::size_t at = 0; at <= planned.size(); ++at) {
         SCOPED_TRACE(fmt::format("{} at {}", strerror(code), at));
@@ -222,7 +230,7 @@ TEST_F(FirewallFaultsTest, ReloadLeavesWhatAFreshUpWouldHaveMade) {
           auto firewall = Firewall::Up(from, Snapshot(socket), firewall_journal_);
           ASSERT_TRUE(firewall) << firewall.error().message;
           Must((*firewall)->Reload(to, Snapshot(socket)));
-          EXPECT_EQ(State(), to.gateway ? kUp : "table 0 0 1");
+          EXPECT_EQ(State(), to.gateway ? kUp : "table 0 0 1, 0 1 1");
           EXPECT_EQ(IsClosed(), to.kill_switch != KillSwitch::kOff);
           EXPECT_EQ((*firewall)->config(), to);
           if (crashes) {
@@ -232,7 +240,7 @@ TEST_F(FirewallFaultsTest, ReloadLeavesWhatAFreshUpWouldHaveMade) {
             Must((*firewall)->Down());
             firewall->reset();
           }
-          EXPECT_EQ(State(), stays ? "table 0 0 1" : kBefore);
+          EXPECT_EQ(State(), stays ? "table 0 0 1, 0 1 1" : kBefore);
           if (stays) {
             EXPECT_TRUE(OpenKillSwitch("adit0").value_or(false));
           }

@@ -50,9 +50,11 @@ bool IsTunnel(const NetSnapshot& snapshot, const std::string& device) {
 
 constexpr char kPortalSet[] = "portal";
 
-// A default route, or one of its two halves.
+// All, or at least one half of it: what else than the tunnel's own address would be a source in there?
 bool TakesAll(const RoutingConfig& config) {
-  return std::ranges::any_of(config.allowed_ips, [](const Prefix& prefix) { return prefix.length() <= 1; });
+  const auto is_half = [](const Prefix& prefix) { return prefix.length() <= 1; };
+  return std::ranges::any_of(config.allowed_ips, is_half) || CoverAll(config.allowed_ips, Family::kV4) ||
+         CoverAll(config.allowed_ips, Family::kV6);
 }
 
 nft::Set AddressSet(std::string name, bool is_v6, const std::vector<IpAddress>& addresses) {

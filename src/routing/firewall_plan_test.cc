@@ -381,6 +381,27 @@ TEST(Judge, BlocksTheLanWhereAsked) {
   EXPECT_FALSE(nft::Judge(MakeFirewallTable(config), Packet("eth0", 0, "192.168.1.2", "192.168.1.77", 443)).passes);
 }
 
+TEST(FirewallTable, IsForAFullTunnelHoweverItIsWritten) {
+  RoutingConfig config;
+  config.interface_name = "wg0";
+  config.addresses = {*ParseInterfaceAddress("10.9.0.2/32")};
+  for (const char* quarter : {"0.0.0.0/2", "64.0.0.0/2", "128.0.0.0/2", "192.0.0.0/2"}) {
+    EXPECT_FALSE(WantsFirewall(config));
+    config.allowed_ips.push_back(*Prefix::Parse(quarter, false));
+  }
+  EXPECT_TRUE(WantsFirewall(config));
+  EXPECT_TRUE(MakeFirewallConfig(config, {}, {}).is_full);
+}
+
+TEST(Judge, APortalIsItsUsersOnly) {
+  FirewallConfig config = Full(KillSwitch::kUp);
+  config.portal = Portal{.uid = 1000, .seconds = 60};
+  nft::Packet packet = Packet("eth0", 0, "192.168.1.2", "8.8.8.8", 443);
+  EXPECT_FALSE(nft::Judge(MakeFirewallTable(config), packet).passes);
+  packet.uid = 1000;
+  EXPECT_TRUE(nft::Judge(MakeFirewallTable(config), packet).passes);
+}
+
 TEST(Judge, LetsThroughOnlyWhatTheTunnelCarries) {
   const nft::Table table = MakeFirewallTable(Full(KillSwitch::kUp));
   const auto counter = [&](const char* from, const char* device, const char* source, const char* to) {

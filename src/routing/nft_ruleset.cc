@@ -167,6 +167,10 @@ class Judging {
   bool Holds(const Statement& statement) const {
     if (const auto* s = std::get_if<OutputName>(&statement)) return (packet_.output_device == s->device) == s->is;
     if (const auto* s = std::get_if<InputName>(&statement)) return (packet_.input_device == s->device) == s->is;
+    if (const auto* s = std::get_if<UserIn>(&statement)) {
+      const Set* const set = table_.FindSet(s->set);
+      return packet_.input_device.empty() && set != nullptr && set->uid == packet_.uid;
+    }
     if (std::holds_alternative<SourceNotLocal>(statement)) return !packet_.input_device.empty();
     if (const auto* s = std::get_if<MarkIs>(&statement)) return ((packet_.mark & s->mask) == s->value) == s->is;
     if (const auto* s = std::get_if<ProtocolIs>(&statement)) return packet_.protocol == s->protocol;

@@ -144,6 +144,7 @@ struct Packet {
   std::string input_device{};   // empty: locally made
   std::string output_device{};  // empty: for this machine itself
   std::uint32_t mark = 0;
+  std::uint32_t uid = 0;  // of a locally made one
   IpAddress source;
   IpAddress destination;
   std::uint8_t protocol = 0;

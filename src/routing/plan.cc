@@ -104,20 +104,6 @@ std::optional<IpAddress> Next(const IpAddress& ip) {
   return std::nullopt;
 }
 
-// Whether the prefixes of `family` leave no address out, as 0.0.0.0/0 or 0.0.0.0/1 + 128.0.0.0/1. `sorted` is sorted.
-bool CoverAll(const std::vector<Prefix>& sorted, Family family) {
-  std::optional<IpAddress> uncovered = DefaultOf(family).address();
-  for (const Prefix& prefix : sorted) {
-    if (FamilyOf(prefix) != family) continue;
-    if (*uncovered < prefix.address()) return false;
-    const IpAddress last = WithHostBits(prefix, false);
-    if (last < *uncovered) continue;
-    uncovered = Next(last);
-    if (!uncovered) return true;
-  }
-  return false;
-}
-
 // A prefix that holds a whole LAN range and more must not take the LAN with it: it goes behind the LAN tiers.
 bool IsWide(const Prefix& prefix) {
   return std::ranges::any_of(LanRanges(), [&](const Prefix& lan) { return prefix != lan && Contains(prefix, lan); });
@@ -852,6 +838,20 @@ class Planner {
 };
 
 }  // namespace
+
+bool CoverAll(std::vector<Prefix> prefixes, Family family) {
+  std::ranges::sort(prefixes);
+  std::optional<IpAddress> uncovered = DefaultOf(family).address();
+  for (const Prefix& prefix : prefixes) {
+    if (FamilyOf(prefix) != family) continue;
+    if (*uncovered < prefix.address()) return false;
+    const IpAddress last = WithHostBits(prefix, false);
+    if (last < *uncovered) continue;
+    uncovered = Next(last);
+    if (!uncovered) return true;
+  }
+  return false;
+}
 
 std::string Plan::ToString() const {
   std::string text;

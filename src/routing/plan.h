@@ -133,6 +133,9 @@ struct Plan {
   std::string ToString() const;  // one op per line, as `adit check` prints it
 };
 
+// Whether the prefixes of `family` leave no address out, as 0.0.0.0/0 or 0.0.0.0/1 + 128.0.0.0/1: a full tunnel.
+bool CoverAll(std::vector<Prefix> prefixes, Family family);
+
 // Fails where no plan can be right: a bad interface name, an MTU outside 576..65535, no free priorities or tables. The
 // interface need not exist yet (`adit check`).
 Result<Plan> MakePlan(const RoutingConfig& config, const NetSnapshot& snapshot);
