@@ -185,7 +185,7 @@ void Outbound::Place(const std::shared_ptr<Peer>& peer, SendGrant& grant, std::s
   grants_.push_back(Grant{std::move(grant.keypair), std::move(grant.staged), std::move(overflow), jobs_.size()});
 }
 
-std::vector<Outbound::Pending> Outbound::PendingOf(std::deque<StagedPacket>& staged) {
+std::vector<Outbound::Pending> Outbound::PendingOf(std::span<StagedPacket> staged) {
   std::vector<Pending> packets;
   packets.reserve(staged.size());
   for (StagedPacket& packet : staged) {

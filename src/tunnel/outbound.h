@@ -16,7 +16,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <span>
 #include <vector>
@@ -92,7 +91,7 @@ class Outbound {
   // The jobs of one grant. Holds the key and the staged packets until the cipher has seen them.
   struct Grant {
     std::shared_ptr<Keypair> keypair;
-    std::deque<StagedPacket> staged;
+    std::vector<StagedPacket> staged;
     // Where these are sealed when a session appears while the batch is nearly full: the arena has no room for them, and
     // nothing that waited so long is dropped for that.
     std::unique_ptr<std::uint8_t[]> overflow;
@@ -114,7 +113,7 @@ class Outbound {
   // Returns how many bytes of `memory` it took.
   std::size_t PlaceRun(const std::shared_ptr<Peer>& peer, const Keypair& keypair, std::uint64_t first_counter,
                        const Endpoint& endpoint, std::span<const Pending> packets, MutableBytes memory);
-  static std::vector<Pending> PendingOf(std::deque<StagedPacket>& staged);
+  static std::vector<Pending> PendingOf(std::span<StagedPacket> staged);
   MutableBytes FreeArena() const { return arena_.subspan(arena_used_); }
   void ReleaseStaged(std::size_t bytes);
   using BuildAnswer = std::optional<std::vector<std::uint8_t>> (*)(Bytes packet,

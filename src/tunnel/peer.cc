@@ -1,5 +1,6 @@
 #include "tunnel/peer.h"
 
+#include <iterator>
 #include <utility>
 
 namespace adit {
@@ -118,8 +119,11 @@ SendVerdict BeginSend(const std::shared_ptr<Peer>& peer, std::size_t count, bool
 
   grant.keypair = current;
   grant.first_counter = *first;
-  grant.staged = std::exchange(peer->staged, {});
-  peer->staged_bytes = 0;
+  if (!peer->staged.empty()) {  // seldom, and an empty deque allocates
+    grant.staged.assign(std::move_iterator(peer->staged.begin()), std::move_iterator(peer->staged.end()));
+    peer->staged.clear();
+    peer->staged_bytes = 0;
+  }
 
   if (is_data || !grant.staged.empty()) {
     if (!peer->timers.IsSet(Timer::kNewHandshake)) peer->timers.OnDataSent(now, jitter.UpTo(limits.handshake_jitter));

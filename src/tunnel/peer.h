@@ -136,7 +136,7 @@ struct SendGrant {
   std::shared_ptr<Keypair> keypair;
   std::uint64_t first_counter = 0;  // for the staged packets first, then for the `count` asked for
   Endpoint endpoint;
-  std::deque<StagedPacket> staged;  // they go out first
+  std::vector<StagedPacket> staged;  // they go out first
 };
 
 enum class SendVerdict {
