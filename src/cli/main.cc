@@ -8,6 +8,7 @@
 #include "cli/device_command.h"
 #include "cli/doctor_command.h"
 #include "cli/down_command.h"
+#include "cli/engine_settings.h"
 #include "cli/exec_command.h"
 #include "cli/explain_command.h"
 #include "cli/keys_command.h"
@@ -42,6 +43,10 @@ Outcome Run(const DoctorCommand& command) { return RunDoctor(command); }
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (const Status hidden = HideAvx512FromLibcrypto(argv); !hidden) {
+    PrintError(hidden.error().message);
+    return static_cast<int>(ExitCode::kFailure);
+  }
   const std::vector<std::string> words(argv + (argc > 0 ? 1 : 0), argv + argc);
   const auto command = ParseCommandLine(words);
   if (!command) {

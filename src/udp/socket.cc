@@ -559,6 +559,7 @@ void UdpSockets::ManySegmentsRefused() {
 }
 
 void UdpSockets::Degraded(std::string what) {
+  if (on_degrade_) on_degrade_(what);
   const std::lock_guard lock(mutex_);
   last_degrade_ = std::move(what);
   degrade_count_.fetch_add(1, std::memory_order_relaxed);

@@ -14,6 +14,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/address.h"
@@ -48,6 +49,8 @@ struct UdpOptions {
   bool ipv4 = true;
   bool ipv6 = true;          // without IPv6 in the kernel: IPv4 only, no error. The same the other way round
   ChooseLink choose_link{};  // none: the routing table decides
+  // Called when an offload was switched off, with a sentence, on the thread that sent; may be empty.
+  std::function<void(std::string_view)> on_degrade{};
 };
 
 // What became of a run. The data plane only needs to know what to tell the peer's state.
@@ -92,7 +95,7 @@ class UdpSockets {
   bool gso_enabled() const;
   bool gro_enabled() const { return gro_; }
   std::size_t max_gso_segments() const { return max_segments_.load(std::memory_order_relaxed); }
-  // How often an offload was switched off, and what was said of the last time ("" if never): one log line each.
+  // How often an offload was switched off, and what was said of the last time ("" if never).
   std::uint64_t degrade_count() const { return degrade_count_.load(std::memory_order_relaxed); }
   std::string last_degrade() const;
   const UdpSyscalls& syscalls() const { return syscalls_; }
@@ -107,7 +110,7 @@ class UdpSockets {
   };
 
   UdpSockets(const UdpOptions& options, const UdpSyscalls& syscalls)
-      : syscalls_(syscalls), choose_link_(options.choose_link), gro_(options.gro) {}
+      : syscalls_(syscalls), choose_link_(options.choose_link), on_degrade_(options.on_degrade), gro_(options.gro) {}
   Status OpenPair(std::uint16_t port, std::uint32_t fwmark, const UdpOptions& options);
   Status OpenOne(SocketFamily family, std::uint16_t port, std::uint32_t fwmark, const UdpOptions& options);
   std::optional<std::uint32_t> LinkTo(const IpAddress& to) const {
@@ -122,6 +125,7 @@ class UdpSockets {
 
   const UdpSyscalls syscalls_;
   const ChooseLink choose_link_;
+  const std::function<void(std::string_view)> on_degrade_;
   std::array<Fd, 2> fds_;  // by SocketFamily
   std::uint16_t port_ = 0;
   bool gso_possible_ = false;  // wanted, and the kernel knows UDP_SEGMENT

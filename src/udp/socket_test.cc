@@ -510,7 +510,10 @@ TEST(UdpSockets, SwitchGsoOffForBothFamiliesWhenTheKernelRefusesIt) {
     for (const int error : {EIO, EINVAL, EOPNOTSUPP, ENOPROTOOPT}) {
       SCOPED_TRACE(std::strerror(error));
       fake.send_error = [error](const msghdr& m) { return HasGso(m) ? error : 0; };
-      const auto a = MustOpen({}, FakeSyscalls());
+      std::vector<std::string> lines;
+      UdpOptions options;
+      options.on_degrade = [&](std::string_view line) { lines.emplace_back(line); };
+      const auto a = MustOpen(options, FakeSyscalls());
       const auto b = MustOpen();
       UdpReceiver receiver;
       const auto sent = Numbered(45, 1452, 1000);
@@ -523,6 +526,7 @@ TEST(UdpSockets, SwitchGsoOffForBothFamiliesWhenTheKernelRefusesIt) {
       EXPECT_FALSE(a->gso_enabled());
       EXPECT_EQ(a->degrade_count(), 1u);
       EXPECT_NE(a->last_degrade().find(std::strerror(error)), std::string::npos);
+      EXPECT_EQ(lines, std::vector{a->last_degrade()}) << "it is said once";
 
       fake.send_error = [](const msghdr&) { return 0; };
       const SendRun run{sent, 1452, To(Loopback(SocketFamily::kV4), b->port()), 0};

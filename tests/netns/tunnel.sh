@@ -154,4 +154,25 @@ n client setpriv --bounding-set=-net_admin --inh-caps=-net_admin -- "$adit" up "
 check "without CAP_NET_ADMIN: exit code 4" equal 4 "$code"
 check "... and the line says so" grep -q CAP_NET_ADMIN "$tmp/cap.out"
 check "... nothing changed" equal "$before" "$(state)"
+
+# Without AVX-512: no cipher of ours that needs it, and libcrypto, whose choice is made before main(), sees none either.
+plain=$tmp/plain0.conf
+printf '[Interface]\nPrivateKey = %s\nAddress = 10.9.0.2/24\n' "$(cat "$tmp/client.key")" >"$plain"
+chmod 600 "$plain"
+cipher() { a status plain0 | sed -n 's/.*cipher: .* by //p'; }
+process_of() { local p; for p in /proc/[0-9]*; do tr '\0' ' ' <"$p/cmdline" 2>/dev/null | grep -q "^$adit up $plain" && echo "${p#/proc/}"; done; }
+has_mask() { tr '\0' '\n' <"/proc/$(process_of)/environ" | grep -q '^OPENSSL_ia32cap=:~0xd0230000$'; }
+if grep -qw avx512_vbmi2 /proc/cpuinfo && grep -qw avx512ifma /proc/cpuinfo; then
+  a up "$plain"
+  check "on this CPU the cipher is the one across packets" equal lanes "$(cipher)"
+  check_fails "... and libcrypto is left to itself" has_mask
+  a down plain0
+fi
+n client env ADIT_AVX512=off "$adit" up "$plain"
+check "ADIT_AVX512=off leaves OpenSSL's" equal openssl "$(cipher)"
+check "... told of a CPU without AVX-512" has_mask
+a down plain0
+check "... and a cipher that needs it is refused" \
+  exits_saying 2 "not available here; these are: openssl libsodium" n client env ADIT_AVX512=off ADIT_AEAD=ipsec-mb "$adit" up "$plain"
+check "ADIT_AVX512 is on or off" exits_saying 2 "neither on nor off" n client env ADIT_AVX512=maybe "$adit" up "$plain"
 stop server
