@@ -252,11 +252,12 @@ tunnel_ticks() { of_both stat 2>/dev/null | sed -E 's/^.*\) //' | awk '{ sum += 
 of_both() { for pid in "${pids[@]}"; do cat "/proc/$pid/$1"; done; }
 # memory FIELD: the larger of both ends, in MB.
 memory() { of_both status | awk -v name="$1:" '$1 == name && $2 > most { most = $2 } END { print most * 1.024 / 1000 }'; }
-# others_ticks: what the machine has spent so far on anything but this script's processes.
+# others_ticks: what the machine has spent so far on anything but this script's processes. Interrupts count with the work:
+# a process's own figures hold those that came while it ran, and a tunnel's are mostly its own packets.
 others_ticks() {
   local own
   own=$(sed -E 's/^.*\) //' /proc/1/stat | awk '{ print $12 + $13 + $14 + $15 }')
-  awk -v own="$own" -v tunnel="$(tunnel_ticks)" '/^cpu / { print $2 + $3 + $4 - own - tunnel }' /proc/stat
+  awk -v own="$own" -v tunnel="$(tunnel_ticks)" '/^cpu / { print $2 + $3 + $4 + $7 + $8 - own - tunnel }' /proc/stat
 }
 # carried SIDE: "received sent" by the tunnel's own counters.
 carried() { ((!${#pids[@]})) || wg show "wg$1" transfer | awk '{ print $2, $3 }'; }

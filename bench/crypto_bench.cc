@@ -5,6 +5,7 @@
 #include <openssl/evp.h>
 #include <sodium.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -111,71 +112,118 @@ void CopyOnly(benchmark::State& state, std::size_t packets, std::size_t size) {
   CountPackets(state, packets, size);
 }
 
+// The yardsticks: nothing but the library's calls, over the same memory and with the same copies as SealInPlace and
+// OpenInPlace. What is opened is authentic.
 #ifdef ADIT_HAVE_IPSEC_MB
-// The yardstick: nothing but the library's job call, over the same memory as SealInPlace.
-void BareIpsecMb(benchmark::State& state, std::size_t packets, std::size_t size) {
-  const std::size_t slot = Slot(size);
-  IMB_MGR* const manager = alloc_mb_mgr(0);
-  init_mb_mgr_avx512(manager);
-  const std::vector<std::uint8_t> key(32, 7);
-  std::vector<std::uint8_t> memory(packets * slot);
-  std::uint64_t nonce[2] = {};
-  for (auto _ : state) {
-    for (std::size_t i = 0; i < packets; ++i) {
-      std::uint8_t* const at = memory.data() + i * slot;
-      ++nonce[1];
-      IMB_JOB* const job = IMB_GET_NEXT_JOB(manager);
-      job->cipher_direction = IMB_DIR_ENCRYPT;
-      job->chain_order = IMB_ORDER_CIPHER_HASH;
-      job->cipher_mode = IMB_CIPHER_CHACHA20_POLY1305;
-      job->hash_alg = IMB_AUTH_CHACHA20_POLY1305;
-      job->enc_keys = key.data();
-      job->dec_keys = key.data();
-      job->key_len_in_bytes = 32;
-      job->src = at;
-      job->dst = at;
-      job->cipher_start_src_offset_in_bytes = 0;
-      job->msg_len_to_cipher_in_bytes = size;
-      job->hash_start_src_offset_in_bytes = 0;
-      job->msg_len_to_hash_in_bytes = size;
-      job->iv = reinterpret_cast<const std::uint8_t*>(nonce) + 4;
-      job->iv_len_in_bytes = 12;
-      job->auth_tag_output = at + size;
-      job->auth_tag_output_len_in_bytes = kAeadTagBytes;
-      job->u.CHACHA20_POLY1305.aad = nullptr;
-      job->u.CHACHA20_POLY1305.aad_len_in_bytes = 0;
-      benchmark::DoNotOptimize(IMB_SUBMIT_JOB_NOCHECK(manager));
-    }
-    benchmark::ClobberMemory();
+class BareIpsecMb {
+ public:
+  BareIpsecMb() : manager_(alloc_mb_mgr(0)) { init_mb_mgr_avx512(manager_); }
+  ~BareIpsecMb() { free_mb_mgr(manager_); }
+  void Run(std::uint8_t* at, std::size_t size, std::uint64_t counter, bool seals, std::uint8_t* tag) {
+    nonce_[1] = counter;
+    IMB_JOB* const job = IMB_GET_NEXT_JOB(manager_);
+    job->cipher_direction = seals ? IMB_DIR_ENCRYPT : IMB_DIR_DECRYPT;
+    job->chain_order = seals ? IMB_ORDER_CIPHER_HASH : IMB_ORDER_HASH_CIPHER;
+    job->cipher_mode = IMB_CIPHER_CHACHA20_POLY1305;
+    job->hash_alg = IMB_AUTH_CHACHA20_POLY1305;
+    job->enc_keys = key_.data();
+    job->dec_keys = key_.data();
+    job->key_len_in_bytes = 32;
+    job->src = at;
+    job->dst = at;
+    job->cipher_start_src_offset_in_bytes = 0;
+    job->msg_len_to_cipher_in_bytes = size;
+    job->hash_start_src_offset_in_bytes = 0;
+    job->msg_len_to_hash_in_bytes = size;
+    job->iv = reinterpret_cast<const std::uint8_t*>(nonce_) + 4;
+    job->iv_len_in_bytes = 12;
+    job->auth_tag_output = tag;
+    job->auth_tag_output_len_in_bytes = kAeadTagBytes;
+    job->u.CHACHA20_POLY1305.aad = nullptr;
+    job->u.CHACHA20_POLY1305.aad_len_in_bytes = 0;
+    benchmark::DoNotOptimize(IMB_SUBMIT_JOB_NOCHECK(manager_));
   }
-  CountPackets(state, packets, size);
-  free_mb_mgr(manager);
-}
+  void Seal(std::uint8_t* at, std::size_t size, std::uint64_t counter) { Run(at, size, counter, true, at + size); }
+  bool Open(std::uint8_t* at, std::size_t size, std::uint64_t counter) {
+    std::uint8_t tag[kAeadTagBytes];
+    Run(at, size, counter, false, tag);
+    return sodium_memcmp(tag, at + size, kAeadTagBytes) == 0;
+  }
+
+ private:
+  IMB_MGR* manager_;
+  const std::vector<std::uint8_t> key_ = std::vector<std::uint8_t>(32, 7);
+  std::uint64_t nonce_[2] = {};
+};
 #endif
 
-void BareOpenSsl(benchmark::State& state, std::size_t packets, std::size_t size) {
+class BareOpenSsl {
+ public:
+  BareOpenSsl() {
+    EVP_EncryptInit_ex2(seal_, cipher_, key_.data(), nullptr, nullptr);
+    EVP_DecryptInit_ex2(open_, cipher_, key_.data(), nullptr, nullptr);
+  }
+  ~BareOpenSsl() {
+    EVP_CIPHER_CTX_free(seal_);
+    EVP_CIPHER_CTX_free(open_);
+    EVP_CIPHER_free(cipher_);
+  }
+  void Seal(std::uint8_t* at, std::size_t size, std::uint64_t counter) {
+    nonce_[1] = counter;
+    int written = 0;
+    EVP_EncryptInit_ex2(seal_, nullptr, nullptr, reinterpret_cast<const std::uint8_t*>(nonce_) + 4, nullptr);
+    EVP_EncryptUpdate(seal_, at, &written, at, static_cast<int>(size));
+    EVP_EncryptFinal_ex(seal_, at + size, &written);
+    EVP_CIPHER_CTX_ctrl(seal_, EVP_CTRL_AEAD_GET_TAG, kAeadTagBytes, at + size);
+  }
+  bool Open(std::uint8_t* at, std::size_t size, std::uint64_t counter) {
+    nonce_[1] = counter;
+    int written = 0;
+    EVP_DecryptInit_ex2(open_, nullptr, nullptr, reinterpret_cast<const std::uint8_t*>(nonce_) + 4, nullptr);
+    EVP_CIPHER_CTX_ctrl(open_, EVP_CTRL_AEAD_SET_TAG, kAeadTagBytes, at + size);
+    EVP_DecryptUpdate(open_, at, &written, at, static_cast<int>(size));
+    return EVP_DecryptFinal_ex(open_, at + size, &written) == 1;
+  }
+
+ private:
+  EVP_CIPHER* const cipher_ = EVP_CIPHER_fetch(nullptr, "ChaCha20-Poly1305", nullptr);
+  EVP_CIPHER_CTX* const seal_ = EVP_CIPHER_CTX_new();
+  EVP_CIPHER_CTX* const open_ = EVP_CIPHER_CTX_new();
+  const std::vector<std::uint8_t> key_ = std::vector<std::uint8_t>(32, 7);
+  std::uint64_t nonce_[2] = {};
+};
+
+template <class Library>
+void BareSeal(benchmark::State& state, std::size_t packets, std::size_t size) {
   const std::size_t slot = Slot(size);
-  EVP_CIPHER* const cipher = EVP_CIPHER_fetch(nullptr, "ChaCha20-Poly1305", nullptr);
-  EVP_CIPHER_CTX* const context = EVP_CIPHER_CTX_new();
-  const std::vector<std::uint8_t> key(32, 7);
+  Library library;
   std::vector<std::uint8_t> memory(packets * slot);
-  std::uint64_t nonce[2] = {};
-  EVP_EncryptInit_ex2(context, cipher, key.data(), nullptr, nullptr);
+  std::uint64_t counter = 0;
   for (auto _ : state) {
-    for (std::size_t i = 0; i < packets; ++i) {
-      std::uint8_t* const at = memory.data() + i * slot;
-      ++nonce[1];
-      int written = 0;
-      EVP_EncryptInit_ex2(context, nullptr, nullptr, reinterpret_cast<const std::uint8_t*>(nonce) + 4, nullptr);
-      EVP_EncryptUpdate(context, at, &written, at, static_cast<int>(size));
-      EVP_EncryptFinal_ex(context, at + size, &written);
-      EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, kAeadTagBytes, at + size);
-    }
+    for (std::size_t i = 0; i < packets; ++i) library.Seal(memory.data() + i * slot, size, counter++);
     benchmark::ClobberMemory();
   }
   CountPackets(state, packets, size);
-  EVP_CIPHER_CTX_free(context);
-  EVP_CIPHER_free(cipher);
+}
+
+template <class Library>
+void BareOpen(benchmark::State& state, std::size_t packets, std::size_t size) {
+  const std::size_t slot = Slot(size);
+  Library library;
+  std::vector<std::uint8_t> memory(packets * slot);
+  for (std::size_t i = 0; i < packets; ++i) library.Seal(memory.data() + i * slot, size, i);
+  const std::vector<std::uint8_t> sealed = memory;
+  for (auto _ : state) {
+    bool is_authentic = true;
+    for (std::size_t i = 0; i < packets; ++i) {
+      std::uint8_t* const at = memory.data() + i * slot;
+      std::memcpy(at, sealed.data() + i * slot, size + kAeadTagBytes);
+    }
+    for (std::size_t i = 0; i < packets; ++i) is_authentic &= library.Open(memory.data() + i * slot, size, i);
+    benchmark::ClobberMemory();
+    if (!is_authentic) state.SkipWithError("not authentic");
+  }
+  CountPackets(state, packets, size);
 }
 
 // What a flood makes us pay per packet: the mac1 of an initiation.
@@ -256,11 +304,13 @@ void RegisterAead() {
        {Shape{1, 64}, Shape{1, 512}, Shape{1, 1420}, Shape{1, 3968}, Shape{45, 1420}, Shape{45, 64}}) {
     const auto [packets, size] = shape;
 #ifdef ADIT_HAVE_IPSEC_MB
-    if (backends.front() == AeadBackend::kIpsecMb) {
-      with("BareIpsecMb", shape, [=](benchmark::State& state) { BareIpsecMb(state, packets, size); });
+    if (std::ranges::find(backends, AeadBackend::kIpsecMb) != backends.end()) {
+      with("BareSeal/ipsec-mb", shape, [=](benchmark::State& state) { BareSeal<BareIpsecMb>(state, packets, size); });
+      with("BareOpen/ipsec-mb", shape, [=](benchmark::State& state) { BareOpen<BareIpsecMb>(state, packets, size); });
     }
 #endif
-    with("BareOpenSsl", shape, [=](benchmark::State& state) { BareOpenSsl(state, packets, size); });
+    with("BareSeal/openssl", shape, [=](benchmark::State& state) { BareSeal<BareOpenSsl>(state, packets, size); });
+    with("BareOpen/openssl", shape, [=](benchmark::State& state) { BareOpen<BareOpenSsl>(state, packets, size); });
     for (const AeadBackend backend : backends) {
       const std::string name(Name(backend));
       with("Seal/" + name, shape, [=](benchmark::State& state) { SealInPlace(state, backend, packets, size); });
