@@ -1,5 +1,5 @@
 // `adit killswitch on|off|status NAME`: the kill switch of a tunnel that is not up. The boot unit closes it before the
-// network comes (dist/adit-killswitch@.service); `up` takes it over, `down` leaves it where KillSwitch = always.
+// network comes (dist/adit-killswitch@.service.in); `up` takes it over, `down` leaves it where KillSwitch = always.
 #pragma once
 
 #include "cli/options.h"
