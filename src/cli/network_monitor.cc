@@ -70,7 +70,10 @@ class NetworkMonitor::Impl : public std::enable_shared_from_this<NetworkMonitor:
     if (news.is_lost) policy_.OnLost(now);
     if (follow_network_ && (news.is_lost || std::ranges::any_of(news.events, LeadsElsewhere))) follow_network_();
     for (const NetworkEvent& event : news.events) {
-      if (event.kind == EventKind::kFirewall && !repair_firewall_) continue;
+      if (event.kind == EventKind::kFirewall) {
+        if (!repair_firewall_) continue;
+        firewall_culprit_ = event.culprit;
+      }
       std::optional<Harm> harm;
       if (guarded_.routing != nullptr) {
         if (auto what = guarded_.routing->NoteHarm(event)) harm = Harm{std::move(*what), event.culprit};
@@ -83,12 +86,35 @@ class NetworkMonitor::Impl : public std::enable_shared_from_this<NetworkMonitor:
 
   void Act() {
     const ReconcileActions actions = policy_.Take(BootNow());
-    if (actions.repair_firewall && repair_firewall_) repair_firewall_();
+    if (actions.repair_firewall && repair_firewall_) RepairFirewall();
     if (guarded_.routing != nullptr) LookAfterRouting(actions);
     if (actions.notify) {
       for (const Observer& observer : observers_) observer(*actions.notify);
     }
     Arm();
+  }
+
+  // Transactions of others are many on some machines: the last one before the look is blamed, which is right unless two
+  // came within a millisecond.
+  void RepairFirewall() {
+    auto what = repair_firewall_();
+    if (!what) return;
+    RepairReport report;
+    report.repaired = 1;
+    Count(report);
+    last_harm_ = {std::move(*what), firewall_culprit_};
+    policy_.OnFirewallHarm(last_harm_, BootNow());
+    if (!IsFight()) spdlog::warn("{} harmed the firewall ({}); it is back", Culprit(), last_harm_.what);
+    TellOfFight();
+  }
+
+  std::string_view Culprit() const { return last_harm_.culprit.empty() ? "somebody" : last_harm_.culprit; }
+
+  void TellOfFight() {
+    if (IsFight() != std::exchange(was_fight_, IsFight()) && was_fight_) {
+      spdlog::error("{} removes what is ours again and again; it is put back at most {} times a second", Culprit(),
+                    1s / ReconcilePolicy::kRepairEvery);
+    }
   }
 
   void LookAfterRouting(const ReconcileActions& actions) {
@@ -97,13 +123,10 @@ class NetworkMonitor::Impl : public std::enable_shared_from_this<NetworkMonitor:
       Count(report);
       // A fight must not fill the log.
       if (report.repaired > 0 && !IsFight()) {
-        spdlog::warn("{} removed what is ours, the last \"{}\"; {} put back",
-                     last_harm_.culprit.empty() ? "somebody" : last_harm_.culprit, last_harm_.what, report.repaired);
+        spdlog::warn("{} removed what is ours, the last \"{}\"; {} put back", Culprit(), last_harm_.what,
+                     report.repaired);
       }
-      if (IsFight() != std::exchange(was_fight_, IsFight()) && was_fight_) {
-        spdlog::error("{} removes our routing again and again; it is put back at most {} times a second",
-                      last_harm_.culprit.empty() ? "somebody" : last_harm_.culprit, 1s / ReconcilePolicy::kRepairEvery);
-      }
+      TellOfFight();
     }
     if (actions.reconcile) {
       const Instant begin = BootNow();
@@ -187,7 +210,8 @@ class NetworkMonitor::Impl : public std::enable_shared_from_this<NetworkMonitor:
   std::unique_ptr<FdWatch> firewall_watch_;
   std::vector<Observer> observers_;
   std::function<void()> follow_network_;
-  std::function<void()> repair_firewall_;
+  std::function<std::optional<std::string>()> repair_firewall_;
+  std::string firewall_culprit_;  // of the last transaction
   Guarded guarded_;
   Harm last_harm_;
   bool was_fight_ = false;
@@ -210,7 +234,9 @@ NetworkMonitor::NetworkMonitor(std::shared_ptr<Impl> impl) : impl_(std::move(imp
 NetworkMonitor::~NetworkMonitor() { impl_->Stop(); }
 void NetworkMonitor::Subscribe(Observer observer) { impl_->observers_.push_back(std::move(observer)); }
 void NetworkMonitor::OnNetworkEvent(std::function<void()> follow) { impl_->follow_network_ = std::move(follow); }
-void NetworkMonitor::OnFirewallChange(std::function<void()> repair) { impl_->repair_firewall_ = std::move(repair); }
+void NetworkMonitor::OnFirewallChange(std::function<std::optional<std::string>()> repair) {
+  impl_->repair_firewall_ = std::move(repair);
+}
 void NetworkMonitor::Guard(Guarded guarded) { impl_->Guard(std::move(guarded)); }
 RoutingHealth NetworkMonitor::health() const { return impl_->Health(); }
 void NetworkMonitor::Verify() { impl_->Verify(); }

@@ -5,6 +5,8 @@
 #include <boost/asio/io_context.hpp>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "base/result.h"
 #include "cli/status.h"
@@ -28,8 +30,9 @@ class NetworkMonitor {
   void Subscribe(Observer observer);
   // Called at once when links, addresses or routes changed, or may have.
   void OnNetworkEvent(std::function<void()> follow);
-  // Called at once when an nftables transaction that was not ours took place, or may have: the table may be gone.
-  void OnFirewallChange(std::function<void()> repair);
+  // Called at once when an nftables transaction that was not ours took place, or may have: the table may be gone, or
+  // another. Returns what was put right, if anything: "table inet adit-wg0, removed". Who did it is ours to tell.
+  void OnFirewallChange(std::function<std::optional<std::string>()> repair);
   // From now on `routing` is looked after; null ends that. It and what the functions need must live until then.
   struct Guarded {
     Routing* routing = nullptr;

@@ -89,12 +89,12 @@ Status RefreshLan(Firewall& firewall, const RoutingConfig& config) {
   return firewall.SetLan(ApprovedLan(config, snapshot));
 }
 
-Result<bool> RepairFirewall(Firewall& firewall) {
-  const auto stands = firewall.Stands();
-  if (!stands) return std::unexpected(stands.error());
-  if (*stands) return false;
+Result<std::optional<std::string>> RepairFirewall(Firewall& firewall, bool thoroughly) {
+  const auto harm = firewall.FindHarm(thoroughly);
+  if (!harm) return std::unexpected(harm.error());
+  if (!*harm) return std::nullopt;
   if (Status repaired = firewall.Reapply(); !repaired) return std::unexpected(repaired.error());
-  return true;
+  return fmt::format("table inet {}, {}", firewall.table().name, **harm);
 }
 
 OutcomeOf<std::string> FirewallText(const RoutingConfig& config, const Plan& plan) {

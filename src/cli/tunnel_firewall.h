@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,8 +24,9 @@ Status ReloadFirewall(Firewall& firewall, const RoutingConfig& config, const Pla
 // The LAN of this moment, after links or addresses changed.
 Status RefreshLan(Firewall& firewall, const RoutingConfig& config);
 Result<NetSnapshot> SnapshotNow();
-// After the table may have been removed by somebody: makes it anew. True if that was needed.
-Result<bool> RepairFirewall(Firewall& firewall);
+// After somebody may have removed the table, or (`thoroughly`) changed it: makes it anew. What he did, if it was
+// needed: "table inet adit-wg0, removed".
+Result<std::optional<std::string>> RepairFirewall(Firewall& firewall, bool thoroughly);
 
 // As `adit check` prints it; empty if there would be none.
 OutcomeOf<std::string> FirewallText(const RoutingConfig& config, const Plan& plan);

@@ -115,7 +115,8 @@ class TunnelRun {
   Outcome RaiseFirewallFor(const RoutingConfig& config, const Plan& plan);
   Status FollowFirewall(const RoutingConfig& config, const Plan& plan);
   void EndOldFlows(const RoutingConfig& config);
-  void LookAfterFirewall();
+  // Without a monitor's event, only whether the table is there. What was mended: "table inet adit-wg0, removed".
+  std::optional<std::string> LookAfterFirewall(bool thoroughly = false);
   void FollowRoaming();
   void FollowEndpoints();
   void FollowPaths();
@@ -387,7 +388,7 @@ Outcome TunnelRun::RaiseFirewallFor(const RoutingConfig& config, const Plan& pla
   for (const std::string& warning : warnings) Warn(warning);
   if (firewall_ && monitor_) {
     monitor_->IgnorePort(firewall_->port_id());
-    monitor_->OnFirewallChange([this] { LookAfterFirewall(); });
+    monitor_->OnFirewallChange([this] { return LookAfterFirewall(/*thoroughly=*/true); });
   }
   return {};
 }
@@ -405,14 +406,14 @@ void TunnelRun::EndOldFlows(const RoutingConfig& config) {
 }
 
 // Somebody's flush, an address of the LAN that came or went, an endpoint that roamed.
-void TunnelRun::LookAfterFirewall() {
-  if (!firewall_) return;
-  if (const auto repaired = RepairFirewall(*firewall_); !repaired) {
+std::optional<std::string> TunnelRun::LookAfterFirewall(bool thoroughly) {
+  if (!firewall_) return std::nullopt;
+  auto repaired = RepairFirewall(*firewall_, thoroughly);
+  if (!repaired) {
     spdlog::error("the firewall is gone and cannot be put back: {}", repaired.error().message);
-    return;
-  } else if (*repaired) {
-    spdlog::warn("somebody removed the table {}; it is back", firewall_->table().name);
+    return std::nullopt;
   }
+  if (*repaired && !thoroughly) spdlog::warn("somebody harmed the firewall ({}); it is back", **repaired);
   if (Status fresh = RefreshLan(*firewall_, Wanted()); !fresh) {
     spdlog::error("the firewall does not follow the LAN: {}", fresh.error().message);
   }
@@ -425,7 +426,7 @@ void TunnelRun::LookAfterFirewall() {
     }
   }
   // Nobody's way is barred by the set without a kill switch; and a server of many peers has them come to it.
-  if (!firewall_->config().has_deny() || conf_.peers.size() > kMaxFollowedPeers) return;
+  if (!firewall_->config().has_deny() || conf_.peers.size() > kMaxFollowedPeers) return std::move(*repaired);
   std::vector<SocketAddress> endpoints;
   for (const auto& endpoint : endpoints_) {
     if (endpoint) endpoints.push_back(*endpoint);
@@ -438,6 +439,7 @@ void TunnelRun::LookAfterFirewall() {
   if (Status moved = firewall_->SetEndpoints(std::move(endpoints)); !moved) {
     spdlog::error("the firewall does not follow the endpoints: {}", moved.error().message);
   }
+  return std::move(*repaired);
 }
 
 Outcome TunnelRun::ApplyRouting(const Plan& plan) {

@@ -229,6 +229,10 @@ Result<std::unique_ptr<Firewall>> Firewall::Up(const FirewallConfig& config, con
   firewall->table_ = MakeFirewallTable(firewall->config_);
   const auto flags = firewall->socket_.TableFlags(firewall->table_.name);
   firewall->is_owned_ = flags && *flags && (**flags & nft::kOwned) != 0 && (**flags & nft::kPersistent) != 0;
+  if (Status remembered = firewall->Remember(); !remembered) {
+    firewall->warnings_.push_back(
+        fmt::format("changes of the firewall by others go unnoticed: {}", remembered.error().message));
+  }
   return firewall;
 }
 
@@ -252,15 +256,46 @@ Status Firewall::Replace() {
   nft::Table table = MakeFirewallTable(config_);
   if (Status committed = CommitTable(socket_, table); !committed) return committed;
   table_ = std::move(table);
-  return {};
+  return Remember();
 }
 
 Status Firewall::Reapply() { return Replace(); }
 
-Result<bool> Firewall::Stands() {
-  auto flags = socket_.TableFlags(table_.name);
-  if (!flags) return std::unexpected(flags.error());
-  return flags->has_value();
+// Reads what was just made, so that it can be told from what others make of it.
+Status Firewall::Remember() {
+  if (is_owned_) return {};
+  auto contents = socket_.ReadContents(table_.name, SetNames());
+  if (!contents) return std::unexpected(contents.error());
+  contents_ = *contents;
+  return {};
+}
+
+std::size_t Firewall::RuleCount() const {
+  std::size_t count = 0;
+  for (const nft::Chain& chain : table_.chains) count += chain.rules.size();
+  return count;
+}
+
+std::vector<std::string> Firewall::SetNames() const {
+  std::vector<std::string> names;
+  for (const nft::Set& set : table_.sets) {
+    if (set.kind != nft::Set::Kind::kUser) names.push_back(set.name);  // its element goes when its time is over
+  }
+  return names;
+}
+
+Result<std::optional<std::string_view>> Firewall::FindHarm(bool thoroughly) {
+  constexpr std::optional<std::string_view> kNone, kRemoved = "removed", kChanged = "changed";
+  if (is_owned_ || !thoroughly || !contents_) {
+    const auto flags = socket_.TableFlags(table_.name);
+    if (!flags) return std::unexpected(flags.error());
+    return *flags ? kNone : kRemoved;
+  }
+  const auto contents = socket_.ReadContents(table_.name, SetNames());
+  if (!contents) return std::unexpected(contents.error());
+  if (!*contents) return kRemoved;
+  // The count is what we meant: who changed the table between our making and our reading it is found out by it.
+  return *contents == contents_ && (*contents)->rules == RuleCount() ? kNone : kChanged;
 }
 
 Status Firewall::Update(const FirewallConfig& config) {
@@ -292,10 +327,13 @@ Status Firewall::Update(const FirewallConfig& config) {
       std::ranges::move(nft::ReplaceRules(table.name, *table.FindChain(name)), std::back_inserter(messages));
     }
   }
+  // Found before it is covered by the change of ours.
+  const auto harm = FindHarm(/*thoroughly=*/true);
+  if (!harm) return std::unexpected(harm.error());
   if (Status committed = socket_.Commit(messages); !committed) return committed;
   config_ = std::move(wanted);
   table_ = std::move(table);
-  return {};
+  return *harm ? Status{} : Remember();
 }
 
 Status Firewall::StopBeingGateway() {

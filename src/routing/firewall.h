@@ -8,7 +8,9 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -62,13 +64,13 @@ class Firewall {
   // The same, but a KillSwitch = always goes too: the file does not say so any more.
   Status Discard();
 
-  // Makes the table anew if somebody removed or changed it (an event told so, and was not of our port_id). With a
-  // kernel that keeps owned tables (6.9) there is nothing to do, as nobody can.
+  // Makes the table anew.
   Status Reapply();
   std::uint32_t port_id() const { return socket_.port_id(); }
   bool is_owned() const { return is_owned_; }
-  // Whether the table is there.
-  Result<bool> Stands();
+  // What somebody did to the table, for a sentence: "removed" or "changed". With a kernel that keeps owned tables (6.9)
+  // nobody else can. Cheap with `thoroughly` false, which only sees whether it is there.
+  Result<std::optional<std::string_view>> FindHarm(bool thoroughly);
 
   // Follows what changed: sets by their elements, port forwardings by their chain, and all the rest by replacing the
   // table whole. Counters survive the former two.
@@ -91,6 +93,9 @@ class Firewall {
   Firewall(FirewallConfig config, NftSocket socket, Journal journal)
       : config_(std::move(config)), socket_(std::move(socket)), journal_(std::move(journal)) {}
   Status Replace();
+  Status Remember();
+  std::size_t RuleCount() const;
+  std::vector<std::string> SetNames() const;
   Status StopBeingGateway();
 
   FirewallConfig config_;
@@ -99,6 +104,7 @@ class Firewall {
   nft::Table table_;
   std::vector<Op> applied_;
   bool is_owned_ = false;
+  std::optional<NftSocket::Contents> contents_;  // as we made it; not read of a table that is owned
   std::vector<std::string> warnings_;
 };
 

@@ -11,6 +11,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <functional>
 
 #include "base/endian.h"
 #include "routing/netlink.h"
@@ -129,12 +130,9 @@ Result<std::optional<std::uint32_t>> NftSocket::TableFlags(const std::string& ta
   return flags;
 }
 
-Result<std::map<std::string, FirewallCount>> NftSocket::Counters(const std::string& table) {
+Status NftSocket::Dump(const nft::Message& request, const std::function<void(const nlmsghdr*)>& read) {
   const std::uint32_t sequence = sequence_++;
-  if (Status sent = Send(nft::ToRequest(nft::DumpCounters(table), sequence)); !sent) {
-    return std::unexpected(sent.error());
-  }
-  std::map<std::string, FirewallCount> counters;
+  if (Status sent = Send(nft::ToRequest(request, sequence)); !sent) return sent;
   int code = 0;
   Status received = Receive([&](const nlmsghdr* message) {
     if (message->nlmsg_seq != sequence) return false;
@@ -143,19 +141,84 @@ Result<std::map<std::string, FirewallCount>> NftSocket::Counters(const std::stri
       code = CodeOf(message);
       return true;
     }
+    read(message);
+    return false;
+  });
+  if (!received) return received;
+  if (code != 0) return FailErrno(code, "cannot read the {}: {}", request.what, Explain(code));
+  return {};
+}
+
+Result<std::map<std::string, FirewallCount>> NftSocket::Counters(const std::string& table) {
+  std::map<std::string, FirewallCount> counters;
+  Status read = Dump(nft::DumpCounters(table), [&](const nlmsghdr* message) {
     const auto attributes = Attributes::Of(const_cast<nlmsghdr*>(message), sizeof(nfgenmsg));
-    if (attributes.String(NFTA_OBJ_TABLE) != table) return false;
+    if (attributes.String(NFTA_OBJ_TABLE) != table) return;
     const auto data = attributes.Nested(NFTA_OBJ_DATA);
     const auto number = [&](int attribute) {
       const Bytes bytes = data.Data(attribute);
       return bytes.size() == sizeof(std::uint64_t) ? be64toh(LoadAs<std::uint64_t>(bytes.data())) : 0;
     };
     counters[attributes.String(NFTA_OBJ_NAME)] = {number(NFTA_COUNTER_PACKETS), number(NFTA_COUNTER_BYTES)};
-    return false;
   });
-  if (!received) return std::unexpected(received.error());
-  if (code != 0 && code != ENOENT) return FailErrno(code, "cannot read the counters of {}: {}", table, Explain(code));
+  if (!read && read.error().code != ENOENT) return std::unexpected(read.error());
   return counters;
+}
+
+Result<std::optional<NftSocket::Contents>> NftSocket::ReadContents(const std::string& table,
+                                                                   std::span<const std::string> sets) {
+  constexpr std::uint32_t kDormant = 1;  // NFT_TABLE_F_DORMANT
+  const auto flags = TableFlags(table);
+  if (!flags) return std::unexpected(flags.error());
+  if (!*flags) return std::nullopt;
+  Contents contents;
+  // A sum, so that the order in which a set's elements come does not matter; that of rules is in their handles.
+  const auto add = [&](auto&&... parts) {
+    const std::string text = (std::string{} + ... + (std::string(parts) + '\0'));
+    contents.fingerprint += std::hash<std::string>{}(text);
+  };
+  const auto text = [](Bytes bytes) { return std::string(bytes.begin(), bytes.end()); };
+  add("table", std::to_string(**flags & kDormant));
+  const auto attributes_of = [](const nlmsghdr* message) {
+    return Attributes::Of(const_cast<nlmsghdr*>(message), sizeof(nfgenmsg));
+  };
+  Status read = Dump(nft::DumpChains(), [&](const nlmsghdr* message) {
+    const auto chain = attributes_of(message);
+    if (chain.String(NFTA_CHAIN_TABLE) != table) return;
+    add("chain", chain.String(NFTA_CHAIN_NAME), text(chain.Data(NFTA_CHAIN_HANDLE)),
+        text(chain.Data(NFTA_CHAIN_POLICY)));
+  });
+  if (!read) return std::unexpected(read.error());
+  // A rule that takes the place of another has its handle. None of ours holds what counts or ages: named counters do.
+  read = Dump(nft::DumpRules(table), [&](const nlmsghdr* message) {
+    const auto rule = attributes_of(message);
+    if (rule.String(NFTA_RULE_TABLE) != table) return;
+    ++contents.rules;
+    add("rule", rule.String(NFTA_RULE_CHAIN), text(rule.Data(NFTA_RULE_HANDLE)),
+        text(rule.Data(NFTA_RULE_EXPRESSIONS)));
+  });
+  if (!read) return std::unexpected(read.error());
+  for (const std::string& set : sets) {
+    read = Dump(nft::DumpElements(table, set), [&](const nlmsghdr* message) {
+      const auto list = attributes_of(message);
+      const nlattr* element = nullptr;
+      int left = 0;
+      const Bytes elements = list.Data(NFTA_SET_ELEM_LIST_ELEMENTS);
+      const auto* const first = reinterpret_cast<const nlattr*>(elements.data());
+      for (element = first, left = static_cast<int>(elements.size()); nla_ok(element, left);
+           element = nla_next(element, &left)) {
+        const Attributes parts(static_cast<const nlattr*>(nla_data(element)), nla_len(element));
+        add("element", set, text(parts.Data(NFTA_SET_ELEM_KEY)), text(parts.Data(NFTA_SET_ELEM_FLAGS)),
+            text(parts.Data(NFTA_SET_ELEM_KEY_END)));
+      }
+    });
+    if (!read && read.error().code == ENOENT) {
+      add("no set", set);
+    } else if (!read) {
+      return std::unexpected(read.error());
+    }
+  }
+  return contents;
 }
 
 }  // namespace adit

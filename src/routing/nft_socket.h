@@ -37,10 +37,20 @@ class NftSocket {
   // Empty if there is no such table.
   Result<std::optional<std::uint32_t>> TableFlags(const std::string& table);
   Result<std::map<std::string, FirewallCount>> Counters(const std::string& table);
+  // What stands in the table: equal as long as nobody adds, removes or replaces a chain, a policy, a rule or an element
+  // (of `sets`) of it, or makes it dormant. Counters do not count. Empty if there is no such table.
+  struct Contents {
+    std::uint64_t fingerprint = 0;
+    std::size_t rules = 0;
+    friend bool operator==(const Contents&, const Contents&) = default;
+  };
+  Result<std::optional<Contents>> ReadContents(const std::string& table, std::span<const std::string> sets);
 
  private:
   NftSocket(Fd fd, std::uint32_t port_id) : fd_(std::move(fd)), port_id_(port_id) {}
   Status Send(std::span<const std::uint8_t> wire);
+  // One request with any number of answers. Error.code is what the kernel said.
+  Status Dump(const nft::Message& request, const std::function<void(const nlmsghdr*)>& read);
   // Reads what the kernel has answered already (it does so while we send), until `read` says that it has all.
   Status Receive(const std::function<bool(const nlmsghdr*)>& read);
 

@@ -574,4 +574,21 @@ Message DumpCounters(const std::string& table) {
               });
 }
 
+Message DumpChains() {
+  return Make("chains", NFT_MSG_GETCHAIN, NLM_F_DUMP, NFPROTO_INET, [](Attributes&) {});
+}
+
+Message DumpRules(const std::string& table) {
+  return Make(fmt::format("rules of table inet {}", table), NFT_MSG_GETRULE, NLM_F_DUMP, NFPROTO_INET,
+              [&](Attributes& out) { out.PutString(NFTA_RULE_TABLE, table); });
+}
+
+Message DumpElements(const std::string& table, const std::string& set) {
+  return Make(fmt::format("elements of set {}", set), NFT_MSG_GETSETELEM, NLM_F_DUMP, NFPROTO_INET,
+              [&](Attributes& out) {
+                out.PutString(NFTA_SET_ELEM_LIST_TABLE, table);
+                out.PutString(NFTA_SET_ELEM_LIST_SET, set);
+              });
+}
+
 }  // namespace adit::nft

@@ -42,5 +42,8 @@ std::vector<std::uint8_t> ToBatch(std::span<const Message> messages, std::uint32
 std::vector<std::uint8_t> ToRequest(const Message& message, std::uint32_t sequence);
 Message GetTable(const std::string& table);
 Message DumpCounters(const std::string& table);
+Message DumpChains();  // of all tables: the kernel has no narrower question
+Message DumpRules(const std::string& table);
+Message DumpElements(const std::string& table, const std::string& set);
 
 }  // namespace adit::nft

@@ -63,6 +63,8 @@ class ReconcilePolicy {
   // `harm`: the event removed something of ours.
   void OnEvent(EventKind kind, const std::optional<Harm>& harm, Instant now);
   void OnLost(Instant now);
+  // The firewall's owner looked, and found and mended this.
+  void OnFirewallHarm(const Harm& harm, Instant now) { NoteHarm(harm, now); }
   // How long a look at the whole took, for the budget.
   void OnReconciled(Duration took, Instant now);
 

@@ -154,6 +154,62 @@ check_fails "where rules cannot suppress LoopAvoidance = rules is refused" chose
 check "the machine is as it was" unchanged c
 passes
 
+scenario 27 "a firewall that nobody can own (before Linux 6.9): what others do to it is undone within 100 ms, and they are named"
+client_conf "KillSwitch = up"
+in_host c nft -j list ruleset >/dev/null # whatever it loads the first time
+check "up where a table cannot outlive its owner" chosen_on LD_PRELOAD="$preload" ADIT_TEST_NO_OWNER=1
+# Without what counts: an absent table is empty.
+ours() { in_host c nft -s list table inet adit-wg0 2>/dev/null || true; }
+as_made=$(ours)
+test_ours() { [[ $(ours) == "$as_made" ]]; }
+# undone_after WHAT…: what nft does is undone; sets $took, in ms from its end. nft's own start is in it, some 5 ms.
+undone_after() {
+  local begin
+  in_host c nft "$@" || return 1
+  begin=${EPOCHREALTIME//[.,]/}
+  until [[ $(ours) == "$as_made" ]]; do
+    ((${EPOCHREALTIME//[.,]/} - begin < 2000000)) || { echo "not in 2 s:"; diff <(echo "$as_made") <(ours); return 1; }
+  done
+  took=$(((${EPOCHREALTIME//[.,]/} - begin) / 1000))
+  echo "$took ms"
+}
+harm() {
+  check "$1 is undone" undone_after "${@:2}"
+  check "... within 100 ms" test "$took" -le 100
+}
+a_handle() { in_host c nft -a list chain inet adit-wg0 out_deny | sed -n 's/.*killed_out.*# handle //p'; }
+# All of the machine's packets go beside the tunnel, if they may: only the firewall keeps them.
+in_host c ip rule add pref 100 lookup main
+oracle_start
+spawn flood27 c "$lab" flood 8.8.8.8 7 500 10
+harm "the removal of the table" delete table inet adit-wg0
+harm "a flush of everything" flush ruleset
+harm "an emptied chain" flush chain inet adit-wg0 out_deny
+harm "the removal of one rule" delete rule inet adit-wg0 out_deny handle "$(a_handle)"
+harm "a rule that lets all pass" insert rule inet adit-wg0 out_deny accept
+harm "a rule in the place of another" replace rule inet adit-wg0 out_deny handle "$(a_handle)" accept
+harm "an element of a set" add element inet adit-wg0 lan4 "{ 8.8.8.0/24 }"
+harm "a sleeping table" add table inet adit-wg0 "{ flags dormant; }"
+check "status says who it was, and what" status_says "interference: nft .pid [0-9]+. removed what is ours [0-9]+ times, .*table inet adit-wg0, changed"
+stop flood27
+check "the oracle saw everything" oracle_stop
+# leaks_in_a_row: the longest that the flood got out, ms: its packets come every 2 ms, so a gap of 6 is one that was closed.
+leaks_in_a_row() {
+  packets "udp and dst host 8.8.8.8" | awk '{ split($1, t, ":"); s = (t[1] * 60 + t[2]) * 60 + t[3]
+    if (NR == 1 || s - last > 0.006) begin = s; if (s - begin > most) most = s - begin; last = s } END { printf "%d", most * 1000 + 0.5 }'
+}
+check "each time nothing got out for longer than 100 ms" test "$(leaks_in_a_row)" -le 100
+kill -STOP "$(adit_pid)"
+in_host c nft flush chain inet adit-wg0 out_deny
+sleep 0.3
+control "it is the process that puts it back" fails test_ours
+kill -CONT "$(adit_pid)"
+check "... as soon as it runs again" wait_for 1 test_ours
+in_host c ip rule delete pref 100
+check "down" adit_down
+check "the machine is as it was" unchanged c
+passes
+
 # The server moves to another address and says so: the host route follows, and the answers do not go into the tunnel.
 client_conf "LoopAvoidance = routes"
 check "up" adit_up
