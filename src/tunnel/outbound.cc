@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "base/check.h"
@@ -16,19 +17,20 @@ namespace {
 // Header, padding and tag: what a message has beyond its packet, at most.
 constexpr std::size_t kMaxOverhead = kDataOverhead + kPaddingMultiple - 1;
 
-// Whether an IP packet that ParseIpHeader() accepted, of which `start` is the beginning, is a UDP datagram (or its
-// first fragment) from this port to this address.
-bool IsUdpBetween(Bytes start, std::uint16_t from_port, const SocketAddress& to) {
+// Where an IP packet that ParseIpHeader() accepted, of which `start` is the beginning, goes to, if it is a UDP datagram
+// (or its first fragment) from this port.
+std::optional<SocketAddress> DestinationOfUdpFrom(Bytes start, std::uint16_t from_port) {
   constexpr std::uint8_t kProtocolUdp = 17;
   const bool is_v4 = start[0] >> 4 == 4;
-  if (is_v4 != to.ip.is_v4()) return false;
-  if (!std::ranges::equal(start.subspan(is_v4 ? 16 : 24, is_v4 ? 4 : 16), to.ip.bytes())) return false;
-  if (start[is_v4 ? 9 : 6] != kProtocolUdp) return false;
-  if (is_v4 && (LoadAs<U16Be>(&start[6]) & 0x1fff) != 0) return false;  // a later fragment: no ports
+  if (start[is_v4 ? 9 : 6] != kProtocolUdp) return std::nullopt;
+  if (is_v4 && (LoadAs<U16Be>(&start[6]) & 0x1fff) != 0) return std::nullopt;  // a later fragment: no ports
   const std::size_t ports = is_v4 ? std::size_t{4} * (start[0] & 0x0f) : 40;
-  return start.size() >= ports + 4 && LoadAs<U16Be>(&start[ports]) == from_port &&
-         LoadAs<U16Be>(&start[ports + 2]) == to.port;
+  if (start.size() < ports + 4 || LoadAs<U16Be>(&start[ports]) != from_port) return std::nullopt;
+  const IpAddress ip = is_v4 ? IpAddress::V4(start.subspan(16, 4)) : IpAddress::V6(start.subspan(24, 16));
+  return SocketAddress{ip, LoadAs<U16Be>(&start[ports + 2]), 0};
 }
+
+bool IsSamePlace(const SocketAddress& a, const SocketAddress& b) { return a.ip == b.ip && a.port == b.port; }
 
 std::size_t TotalBytes(const auto& packets) {
   std::size_t bytes = 0;
@@ -135,18 +137,33 @@ void Outbound::Reserve(Instant now) {
   }
 }
 
-// A route that leads the way to the endpoint into the tunnel would else make every packet a longer one, for ever, and
+// A route that leads the way to an endpoint into the tunnel would else make every packet a longer one, for ever, and
 // two of it once it is longer than the MTU. The counters that were reserved for what is dropped here stay unused.
 std::span<Outbound::Pending> Outbound::WithoutLoops(std::span<Pending> packets, const SocketAddress& endpoint) {
   const std::uint16_t own_port = exchange_.own_port.load(std::memory_order_relaxed);
   if (own_port == 0) return packets;
   const auto looping = std::ranges::remove_if(packets, [&](const Pending& packet) {
     const Bytes start = packet.head.empty() ? Bytes(packet.body, packet.body_bytes) : packet.head;
-    return IsUdpBetween(start, own_port, endpoint);
+    const auto to = DestinationOfUdpFrom(start, own_port);
+    return to && (IsSamePlace(*to, endpoint) || LeadsToAPeer(*to));
   });
   if (looping.empty()) return packets;
   Drop(DropReason::kLoop, looping.size());
   return packets.first(packets.size() - looping.size());
+}
+
+// A full tunnel to one peer may be given what we sent to another. Only who has our port for its source is looked at,
+// and once for all its packets of a batch to one place: there may be thousands of peers.
+bool Outbound::LeadsToAPeer(const SocketAddress& to) {
+  if (!last_place_ || !IsSamePlace(last_place_->to, to)) {
+    const bool is_endpoint = std::ranges::any_of(peers_.Current().peers, [&to](const std::shared_ptr<Peer>& peer) {
+      if (!peer) return false;
+      const std::scoped_lock lock(peer->mutex);
+      return peer->endpoint && IsSamePlace(peer->endpoint->remote, to);
+    });
+    last_place_ = LastPlace{to, is_endpoint};
+  }
+  return last_place_->is_endpoint;
 }
 
 void Outbound::ReserveStaged(const std::shared_ptr<Peer>& peer, bool keepalive_if_none, Instant now) {
@@ -318,6 +335,7 @@ void Outbound::OnSent(const SealedRun& run, std::size_t datagrams_sent, bool cle
 void Outbound::Clear() {
   pending_.clear();
   last_owner_ = {};
+  last_place_.reset();
   jobs_.clear();
   grants_.clear();
   runs_.clear();

@@ -17,6 +17,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -105,8 +106,9 @@ class Outbound {
     const std::shared_ptr<Peer>* peer = nullptr;  // in the snapshot of the batch; null: none yet
   };
 
-  // Drops our own datagrams to this endpoint (kLoop) and returns the others, in their order.
+  // Drops our own datagrams, to this endpoint or any peer's (kLoop), and returns the others, in their order.
   std::span<Pending> WithoutLoops(std::span<Pending> packets, const SocketAddress& endpoint);
+  bool LeadsToAPeer(const SocketAddress& to);
   void SendWhatWaits(const std::shared_ptr<Peer>& peer, bool keepalive_if_none, Instant now);
   // Jobs and places for what was staged, and then for `packets`.
   void Place(const std::shared_ptr<Peer>& peer, SendGrant& grant, std::span<const Pending> packets);
@@ -130,6 +132,12 @@ class Outbound {
   std::size_t max_run_bytes_;
   std::vector<Pending> pending_;
   LastOwner last_owner_;
+  // Whether a peer is where a datagram from our port went that was in the TUN; of this batch.
+  struct LastPlace {
+    SocketAddress to;
+    bool is_endpoint = false;
+  };
+  std::optional<LastPlace> last_place_;
   // Not filled: memory that no batch needed is not resident.
   const std::unique_ptr<std::uint8_t[]> heads_memory_;
   const std::unique_ptr<std::uint8_t[]> arena_memory_;

@@ -133,6 +133,29 @@ TEST(Regression, OwnDatagramsOverIpv6EndInTheTunToo) {
   EXPECT_GT(alice.exchange.staged_bytes.load(), 0u);
 }
 
+// The first peer has all addresses, and what we sent to the second is led to it.
+TEST(Regression, OwnDatagramsToAnotherPeerEndInTheTunToo_SCENARIO3) {
+  TestPair pair;
+  Core& alice = pair.alice;
+  alice.tunnel.AllowIp(pair.bob.public_key(), Net("0.0.0.0/0"));
+  pair.Connect();
+  SeededRandom random(4);
+  const PublicKey carol = PrivateKey::Generate(random).ComputePublicKey();
+  alice.AddPeer(carol, {"10.7.0.0/16"}, At("203.0.113.9:3333"));
+  alice.exchange.own_port = 1111;
+  const Packet own = OwnDatagram("192.0.2.1", "203.0.113.9", 1111, 3333);
+  const Packet other = OwnDatagram("192.0.2.1", "203.0.113.9", 1111, 3334);
+  alice.next_to_take = alice.sent.size();
+  alice.SendBatch({own, other, own, own, other});
+  EXPECT_EQ(alice.drops(DropReason::kLoop), 3u);
+  EXPECT_EQ(alice.Take().size(), 2u);
+  // Where it is now counts, not where it was a batch ago.
+  alice.tunnel.SetEndpoint(carol, At("203.0.113.9:3334"));
+  alice.SendBatch({own, other});
+  EXPECT_EQ(alice.drops(DropReason::kLoop), 4u);
+  EXPECT_EQ(alice.Take().size(), 1u);
+}
+
 // A data thread looks for a session, finds none, and stages: between the two the control thread or the other data
 // thread may do anything. These run both at once, many times; `spin` moves one against the other.
 // A timer that served a peer took its place in the inbox from it, though it still stood there: news put it there again.
