@@ -73,6 +73,13 @@ Status WriteAll(int fd, std::string_view text, const std::string& path) {
   return {};
 }
 
+// The name of what was put in its place reaches the disk with its folder. That it could not be made sure of is no
+// failure: the file is in force.
+void SyncFolderOf(const std::string& path) {
+  const Fd fd(open(FolderOf(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (fd) fsync(fd.get());
+}
+
 bool IsLink(const std::string& path) {
   struct stat info{};
   return lstat(path.c_str(), &info) == 0 && S_ISLNK(info.st_mode);
@@ -96,7 +103,10 @@ Status ReplaceFile(const std::string& path, std::string_view text, mode_t mode) 
   Status written = WriteAll(fd.get(), text, path);
   if (written && fchmod(fd.get(), mode) != 0) written = FailErrno(errno, "cannot chmod {}", path);
   if (written) {
-    if (rename(temporary.c_str(), path.c_str()) == 0) return {};
+    if (rename(temporary.c_str(), path.c_str()) == 0) {
+      SyncFolderOf(path);
+      return {};
+    }
     const int error = errno;
     unlink(temporary.c_str());
     if (error == EBUSY || error == EXDEV || error == EPERM || error == EACCES) return WriteInPlace(path, text, error);
@@ -113,7 +123,10 @@ Status ReplaceByLink(const std::string& path, const std::string& target) {
       if (errno == EEXIST) continue;
       return FailErrno(errno, "cannot put back the link {}: {}", path, std::strerror(errno));
     }
-    if (rename(temporary.c_str(), path.c_str()) == 0) return {};
+    if (rename(temporary.c_str(), path.c_str()) == 0) {
+      SyncFolderOf(path);
+      return {};
+    }
     const int error = errno;
     unlink(temporary.c_str());
     return FailErrno(error, "cannot put back the link {}: {}", path, std::strerror(error));

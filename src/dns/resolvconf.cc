@@ -51,28 +51,76 @@ ResolvconfDns::ResolvconfDns(RunCommand run, ResolvPaths paths, DnsSettings sett
       settings_(std::move(settings)),
       record_(SystemResolvconfRecordName(settings_.interface_name)) {}
 
-void ResolvconfDns::Apply(Instant) {
+Status ResolvconfDns::AddRecord() {
   ResolvConf lines;
   for (const IpAddress& server : settings_.servers) lines.servers.push_back({server, ""});
   lines.search = settings_.search_domains;
-  const Status applied = Run(run_, {"resolvconf", "-a", record_, "-m", "0", "-x"}, WriteResolvConf(lines, ""), false);
+  is_adding_ = true;
+  Status added = Run(run_, {"resolvconf", "-a", record_, "-m", "0", "-x"}, WriteResolvConf(lines, ""), false);
+  is_adding_ = false;
+  return added;
+}
+
+// Some refuse a file that is not theirs with a word on stderr and exit code 0. A resolver on this machine may well be
+// behind it, so only a foreign server in the first place is a finding.
+bool ResolvconfDns::IsShown() const {
+  const ResolvConf now = ParseResolvConf(ReadWhole(paths_.file));
+  return settings_.servers.empty() ||
+         (!now.servers.empty() &&
+          (IsLoopback(now.servers.front()) ||
+           std::ranges::find(settings_.servers, now.servers.front().ip) != settings_.servers.end()));
+}
+
+void ResolvconfDns::Apply(Instant) {
+  const Status applied = AddRecord();
   was_taken_ = applied.has_value();
   if (!applied) return SetState(DnsHealth::kDegraded, applied.error().message);
-  // Some refuse a file that is not theirs with a word on stderr and exit code 0. A resolver on this machine may well be
-  // behind it, so only a foreign server in the first place is a finding.
-  const ResolvConf now = ParseResolvConf(ReadWhole(paths_.file));
-  const bool shows = settings_.servers.empty() ||
-                     (!now.servers.empty() &&
-                      (IsLoopback(now.servers.front()) ||
-                       std::ranges::find(settings_.servers, now.servers.front().ip) != settings_.servers.end()));
-  if (shows) {
-    SetState(DnsHealth::kGood);
-  } else {
-    SetState(DnsHealth::kDegraded, fmt::format("resolvconf took the servers, but {} does not name them", paths_.file));
+  if (!IsShown()) {
+    return SetState(DnsHealth::kDegraded,
+                    fmt::format("resolvconf took the servers, but {} does not name them", paths_.file));
+  }
+  SetState(DnsHealth::kGood);
+  if (auto watch = FileWatch::Open(paths_.file)) watch_ = std::move(*watch);
+}
+
+void ResolvconfDns::Process(Instant now) {
+  if (!watch_) return;
+  const bool has_news = watch_->Process();
+  if (is_adding_) return;  // our own news; whether it is in force is looked at when the command has ended
+  if (has_news) guard_.OnEvent(now);
+  if (guard_.next_look() && *guard_.next_look() <= now) Look(now);
+}
+
+void ResolvconfDns::Look(Instant now) {
+  switch (guard_.OnLook(IsShown(), now)) {
+    case TrampleGuard::Verdict::kFine:
+      SetState(DnsHealth::kGood);
+      break;
+    case TrampleGuard::Verdict::kLeaveIt:
+      SetState(DnsHealth::kDegraded,
+               fmt::format("another program keeps writing {}; the record of resolvconf was made again {} times and is "
+                           "left alone now",
+                           paths_.file, guard_.repair_count()));
+      break;
+    case TrampleGuard::Verdict::kRepair: {
+      const Status added = AddRecord();
+      const bool works = added && IsShown();
+      guard_.OnRepaired(works, now);
+      if (works) {
+        SetState(DnsHealth::kGood);
+      } else {
+        SetState(DnsHealth::kDegraded,
+                 added ? fmt::format("resolvconf took the servers again, but {} does not name them", paths_.file)
+                       : added.error().message);
+      }
+      state_.repairs = guard_.repair_count();
+      break;
+    }
   }
 }
 
 Status ResolvconfDns::Remove() {
+  watch_.reset();
   Status removed = RemoveResolvconfRecord(run_, record_);
   // One that failed before may have taken half of it; that it fails again is no news.
   return was_taken_ ? removed : Status();

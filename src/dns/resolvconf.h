@@ -1,12 +1,17 @@
-// resolvconf's interface: the command of openresolv, of Debian's resolvconf or of systemd, as wg-quick calls it.
+// resolvconf's interface: the command of openresolv, of Debian's resolvconf or of systemd, as wg-quick calls it. When
+// resolv.conf no longer names our servers, because somebody wrote it or removed the record, the record is made again, a
+// bounded number of times (trample.h). Behind a resolver on this machine that cannot be seen.
 #pragma once
 
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "dns/backend.h"
 #include "dns/resolv_file.h"
+#include "dns/trample.h"
 
 namespace adit {
 
@@ -28,13 +33,23 @@ class ResolvconfDns : public DnsBackend {
   // Blocks while the command runs; the caller's `run` may serve others meanwhile.
   void Apply(Instant now) override;
   Status Remove() override;
+  int fd() const override { return watch_ ? watch_->fd() : -1; }
+  void Process(Instant now) override;
+  std::optional<Instant> next_at() const override { return is_adding_ ? std::nullopt : guard_.next_look(); }
 
  private:
+  Status AddRecord();
+  bool IsShown() const;
+  void Look(Instant now);
+
   const RunCommand run_;
   const ResolvPaths paths_;
   const DnsSettings settings_;
   const std::string record_;
   bool was_taken_ = false;
+  bool is_adding_ = false;  // the command runs, and serves others meanwhile
+  std::unique_ptr<FileWatch> watch_;
+  TrampleGuard guard_;
 };
 
 }  // namespace adit

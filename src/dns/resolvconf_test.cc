@@ -73,6 +73,41 @@ TEST_F(ResolvconfRun, AFailureOrASilentRefusalDegrades) {
   EXPECT_EQ(Apply(0, ""), DnsHealth::kDegraded);
 }
 
+TEST_F(ResolvconfRun, ARecordThatOthersRemoveIsMadeAgainABoundedNumberOfTimes) {
+  unsigned runs = 0;
+  ResolvconfDns dns(
+      [&](const auto&, const auto&, bool) -> Result<int> {
+        ++runs;
+        std::ofstream(paths_.file) << "nameserver 10.0.0.1\n";
+        return 0;
+      },
+      paths_, settings_);
+  Instant now(1h);
+  dns.Apply(now);
+  ASSERT_EQ(dns.state().health, DnsHealth::kGood);
+  const auto settle = [&] {
+    dns.Process(now);
+    while (dns.next_at() && *dns.next_at() < now + 1min) dns.Process(now = *dns.next_at());
+  };
+  settle();
+  EXPECT_EQ(runs, 1u) << "its own writing is no reason to write again";
+  for (unsigned i = 1; i <= kMaxRepairs; ++i) {
+    std::ofstream(paths_.file) << "nameserver 192.168.1.1\n";
+    settle();
+    EXPECT_EQ(runs, 1 + i);
+    EXPECT_EQ(dns.state().health, DnsHealth::kGood);
+    EXPECT_EQ(dns.state().repairs, i);
+  }
+  std::ofstream(paths_.file) << "nameserver 192.168.1.1\n";
+  settle();
+  EXPECT_EQ(runs, 1 + kMaxRepairs);
+  EXPECT_EQ(dns.state().health, DnsHealth::kDegraded);
+  EXPECT_THAT(dns.state().detail, HasSubstr("left alone"));
+  now = *dns.next_at();  // minutes later
+  settle();
+  EXPECT_EQ(runs, 2 + kMaxRepairs);
+}
+
 TEST_F(ResolvconfRun, WhatWasNeverTakenNeedNotBeTakenBack) {
   ResolvconfDns failing(Command(99, ""), paths_, settings_);
   failing.Apply(Instant(1h));

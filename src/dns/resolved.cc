@@ -67,6 +67,7 @@ ResolvedDns::~ResolvedDns() { Disconnect(); }
 void ResolvedDns::Disconnect() {
   Drop(std::exchange(bus_, nullptr));
   pending_ = 0;
+  looking_ = 0;
 }
 
 int ResolvedDns::fd() const { return bus_ != nullptr ? sd_bus_get_fd(bus_) : -1; }
@@ -77,6 +78,12 @@ bool ResolvedDns::Connect(Instant now) {
     error = sd_bus_match_signal_async(
         bus_, nullptr, "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "NameOwnerChanged",
         [](sd_bus_message* signal, void* self, sd_bus_error* failure) { return OnOwner(signal, self, failure); },
+        nullptr, this);
+  }
+  if (error >= 0) {
+    error = sd_bus_match_signal_async(
+        bus_, nullptr, kService, kPath, "org.freedesktop.DBus.Properties", "PropertiesChanged",
+        [](sd_bus_message* signal, void* self, sd_bus_error* failure) { return OnChanged(signal, self, failure); },
         nullptr, this);
   }
   if (error >= 0) return true;
@@ -185,6 +192,93 @@ int ResolvedDns::OnOwner(sd_bus_message* signal, void* self_pointer, void*) {
   return 0;
 }
 
+int ResolvedDns::OnChanged(sd_bus_message*, void* self_pointer, void*) {
+  auto* const self = static_cast<ResolvedDns*>(self_pointer);
+  if (self->has_applied_) self->guard_.OnEvent(self->now_);  // of ours, too: the look will say that it is
+  return 0;
+}
+
+// What it says about the link by now.
+void ResolvedDns::Look() {
+  sees_ours_ = true;
+  const auto ask = [&](const char* property, sd_bus_message_handler_t on_reply) {
+    MessageHolder call;
+    const bool sent = sd_bus_message_new_method_call(bus_, &call.message, kService, kPath,
+                                                     "org.freedesktop.DBus.Properties", "Get") >= 0 &&
+                      sd_bus_message_append(call.message, "ss", kInterface, property) >= 0 &&
+                      sd_bus_call_async(bus_, nullptr, call.message, on_reply, this, kBusCallTimeoutMicroseconds) >= 0;
+    if (sent) ++looking_;
+  };
+  ask("DNS", [](sd_bus_message* reply, void* self, sd_bus_error* failure) { return OnServers(reply, self, failure); });
+  ask("Domains",
+      [](sd_bus_message* reply, void* self, sd_bus_error* failure) { return OnDomains(reply, self, failure); });
+  if (looking_ == 0) OnSeen(true);  // nobody to ask: the bus itself will tell
+}
+
+int ResolvedDns::OnServers(sd_bus_message* reply, void* self_pointer, void*) {
+  auto* const self = static_cast<ResolvedDns*>(self_pointer);
+  // One that does not answer, or not so, cannot be compared.
+  if (sd_bus_message_is_method_error(reply, nullptr) > 0 || sd_bus_message_enter_container(reply, 'v', "a(iiay)") < 0 ||
+      sd_bus_message_enter_container(reply, 'a', "(iiay)") < 0) {
+    self->OnSeen(true);
+    return 1;
+  }
+  std::vector<IpAddress> servers;
+  while (sd_bus_message_enter_container(reply, 'r', "iiay") > 0) {
+    int link = 0, family = 0;
+    const void* bytes = nullptr;
+    std::size_t size = 0;
+    if (sd_bus_message_read(reply, "ii", &link, &family) >= 0 &&
+        sd_bus_message_read_array(reply, 'y', &bytes, &size) >= 0 && link == self->interface_index_) {
+      const Bytes address(static_cast<const std::uint8_t*>(bytes), size);
+      if (size == 4) servers.push_back(IpAddress::V4(address));
+      if (size == 16) servers.push_back(IpAddress::V6(address));
+    }
+    sd_bus_message_exit_container(reply);
+  }
+  self->OnSeen(servers == self->settings_.servers);
+  return 1;
+}
+
+int ResolvedDns::OnDomains(sd_bus_message* reply, void* self_pointer, void*) {
+  auto* const self = static_cast<ResolvedDns*>(self_pointer);
+  if (sd_bus_message_is_method_error(reply, nullptr) > 0 || sd_bus_message_enter_container(reply, 'v', "a(isb)") < 0 ||
+      sd_bus_message_enter_container(reply, 'a', "(isb)") < 0) {
+    self->OnSeen(true);
+    return 1;
+  }
+  std::vector<ResolvedLink::Domain> domains;
+  int link = 0, is_routing_only = 0;
+  const char* name = nullptr;
+  while (sd_bus_message_read(reply, "(isb)", &link, &name, &is_routing_only) > 0) {
+    if (link == self->interface_index_) domains.push_back({name, is_routing_only != 0});
+  }
+  const auto wanted = ToResolvedLink(self->settings_).domains;
+  self->OnSeen(std::ranges::is_permutation(domains, wanted));
+  return 1;
+}
+
+void ResolvedDns::OnSeen(bool is_ours) {
+  sees_ours_ = sees_ours_ && is_ours;
+  if (looking_ > 0 && --looking_ > 0) return;
+  switch (guard_.OnLook(sees_ours_, now_)) {
+    case TrampleGuard::Verdict::kFine:
+      if (pending_ == 0) SetState(DnsHealth::kGood);
+      break;
+    case TrampleGuard::Verdict::kLeaveIt:
+      SetState(
+          DnsHealth::kDegraded,
+          fmt::format("another program keeps changing what systemd-resolved knows of {}; it was put right {} times "
+                      "and is left alone now",
+                      settings_.interface_name, guard_.repair_count()));
+      break;
+    case TrampleGuard::Verdict::kRepair:
+      guard_.OnRepaired(true, now_);  // a refusal is tried again by itself
+      Apply(now_);
+      break;
+  }
+}
+
 void ResolvedDns::Process(Instant now) {
   now_ = now;
   while (bus_ != nullptr) {
@@ -202,12 +296,20 @@ void ResolvedDns::Process(Instant now) {
     Apply(now);
   } else if (retry_at_ && *retry_at_ <= now) {
     Apply(now);
+  } else if (bus_ != nullptr && IsFree() && guard_.next_look() && *guard_.next_look() <= now) {
+    Look();
   }
 }
 
 std::optional<Instant> ResolvedDns::next_at() const {
-  if (pending_ != 0) return retry_at_ ? std::min(*retry_at_, now_ + kPoll) : now_ + kPoll;
-  return retry_at_;
+  std::optional<Instant> at = retry_at_;
+  const auto no_later_than = [&](Instant other) { at = at ? std::min(*at, other) : other; };
+  if (!IsFree()) {
+    no_later_than(now_ + kPoll);
+  } else if (bus_ != nullptr && guard_.next_look()) {
+    no_later_than(*guard_.next_look());
+  }
+  return at;
 }
 
 Status ResolvedDns::Remove() {

@@ -1,5 +1,7 @@
 // systemd-resolved over D-Bus (door): org.freedesktop.resolve1, the calls of its VPN guide. It forgets a link's servers
-// when the link goes, and everything when it restarts; the latter is heard on the bus and put right at once.
+// when the link goes, and everything when it restarts; the latter is heard on the bus and put right at once. So is what
+// others say about the link (`resolvectl revert`, a network manager), a bounded number of times (trample.h); a default
+// route taken away alone is not noticed, as nothing tells of it.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +10,7 @@
 #include <string>
 
 #include "dns/backend.h"
+#include "dns/trample.h"
 
 struct sd_bus;
 struct sd_bus_slot;
@@ -53,12 +56,18 @@ class ResolvedDns : public DnsBackend {
  private:
   static int OnReply(sd_bus_message* reply, void* self, void* error);
   static int OnOwner(sd_bus_message* signal, void* self, void* error);
+  static int OnChanged(sd_bus_message* signal, void* self, void* error);
+  static int OnServers(sd_bus_message* reply, void* self, void* error);
+  static int OnDomains(sd_bus_message* reply, void* self, void* error);
   bool Connect(Instant now);
   void Disconnect();
   void CallAll(Instant now);
   bool Send(sd_bus_message* call);
   void OnCallDone(sd_bus_message* reply);
   void Fails(const std::string& why, Instant now);
+  bool IsFree() const { return pending_ == 0 && looking_ == 0; }
+  void Look();
+  void OnSeen(bool is_ours);
 
   const DnsSettings settings_;
   const std::int32_t interface_index_;
@@ -69,7 +78,10 @@ class ResolvedDns : public DnsBackend {
   unsigned retries_ = 0;
   bool has_new_owner_ = false;
   std::optional<Instant> retry_at_;
-  Instant now_;  // of the call of Process or Apply that is running
+  TrampleGuard guard_;
+  unsigned looking_ = 0;   // questions of a look without an answer
+  bool sees_ours_ = true;  // in the answers so far
+  Instant now_;            // of the call of Process or Apply that is running
 };
 
 }  // namespace adit

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -139,6 +140,33 @@ TEST_F(Resolved, ARestartedServiceIsToldAgainWithinASecond) {
   EXPECT_THAT(service->calls(), ElementsAre("domains 7 corp.example", "default 7 no", "dns 7 10.0.0.1"));
   ASSERT_TRUE(Within(2s, [&] { return dns.state().health == DnsHealth::kGood; }, &dns));
   EXPECT_EQ(dns.state().repairs, 1u);
+}
+
+// 52
+TEST_F(Resolved, WhatOthersTakeBackIsToldAgainABoundedNumberOfTimes) {
+  FakeResolve1 service;
+  ResolvedDns dns(Full(), 7);
+  dns.Apply(Now());
+  ASSERT_TRUE(Settles(dns));
+  const auto is_told = [&](unsigned times) {
+    return std::ranges::count(service.calls(), "dns 7 10.0.0.1 fd00::1") == times;
+  };
+  // Its own words are heard back, and are no reason to repeat them.
+  EXPECT_FALSE(Within(400ms, [&] { return !is_told(1); }, &dns));
+  // Nor are those about another link.
+  ASSERT_TRUE(FakeResolve1::Revert(8));
+  EXPECT_FALSE(Within(400ms, [&] { return !is_told(1); }, &dns));
+  for (unsigned i = 1; i <= kMaxRepairs; ++i) {
+    ASSERT_TRUE(FakeResolve1::Revert(7));
+    ASSERT_TRUE(Within(2s, [&] { return is_told(i + 1); }, &dns)) << i;
+    ASSERT_TRUE(Within(2s, [&] { return dns.state().health == DnsHealth::kGood; }, &dns)) << i;
+    EXPECT_EQ(dns.state().repairs, i);
+  }
+  EXPECT_FALSE(Within(400ms, [&] { return dns.state().health != DnsHealth::kGood; }, &dns));
+  ASSERT_TRUE(FakeResolve1::Revert(7));
+  ASSERT_TRUE(Within(2s, [&] { return dns.state().health == DnsHealth::kDegraded; }, &dns));
+  EXPECT_THAT(dns.state().detail, HasSubstr("keeps changing"));
+  EXPECT_TRUE(is_told(kMaxRepairs + 1));
 }
 
 TEST_F(Resolved, ARestartedBusIsFoundAgain) {

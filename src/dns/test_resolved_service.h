@@ -1,5 +1,6 @@
 // A stand-in for systemd-resolved on a bus: takes the calls of its Manager interface, writes each down as one line, and
-// refuses what it is told to. No names are looked up.
+// refuses what it is told to. It keeps what it was told of each link, shows it as DNS and Domains, and says on the bus
+// when that changed. No names are looked up.
 #pragma once
 
 #include <arpa/inet.h>
@@ -7,6 +8,7 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -26,6 +28,8 @@ class FakeResolve1 {
         SD_BUS_METHOD("SetLinkDomains", "ia(sb)", "", &FakeResolve1::OnSetDomains, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("SetLinkDefaultRoute", "ib", "", &FakeResolve1::OnSetDefault, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_METHOD("RevertLink", "i", "", &FakeResolve1::OnRevert, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_PROPERTY("DNS", "a(iiay)", &FakeResolve1::GetDns, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("Domains", "a(isb)", &FakeResolve1::GetDomains, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_VTABLE_END};
     is_good_ = sd_bus_open_system(&bus_) >= 0 &&
                sd_bus_add_object_vtable(bus_, nullptr, "/org/freedesktop/resolve1", "org.freedesktop.resolve1.Manager",
@@ -42,6 +46,16 @@ class FakeResolve1 {
   FakeResolve1& operator=(const FakeResolve1&) = delete;
 
   bool is_good() const { return is_good_; }
+  // As `resolvectl revert` does it, by somebody else on the bus.
+  static bool Revert(int index) {
+    sd_bus* bus = nullptr;
+    const bool done =
+        sd_bus_open_system(&bus) >= 0 &&
+        sd_bus_call_method(bus, "org.freedesktop.resolve1", "/org/freedesktop/resolve1",
+                           "org.freedesktop.resolve1.Manager", "RevertLink", nullptr, nullptr, "i", index) >= 0;
+    sd_bus_flush_close_unref(bus);
+    return done;
+  }
   std::vector<std::string> calls() const {
     const std::lock_guard lock(mutex_);
     return calls_;
@@ -64,12 +78,45 @@ class FakeResolve1 {
     if (!refused_method_.empty() && refused_method_ == sd_bus_message_get_member(call)) {
       return sd_bus_reply_method_errorf(call, refusal_.c_str(), "refused by the test");
     }
+    sd_bus_emit_properties_changed(bus_, "/org/freedesktop/resolve1", "org.freedesktop.resolve1.Manager", "DNS",
+                                   "Domains", nullptr);
     return sd_bus_reply_method_return(call, "");
+  }
+  struct Server {
+    int family;
+    std::vector<std::uint8_t> address;
+  };
+  struct Domain {
+    std::string name;
+    int is_routing_only;
+  };
+  static int GetDns(sd_bus*, const char*, const char*, const char*, sd_bus_message* reply, void* self, sd_bus_error*) {
+    sd_bus_message_open_container(reply, 'a', "(iiay)");
+    for (const auto& [index, servers] : static_cast<FakeResolve1*>(self)->servers_) {
+      for (const Server& server : servers) {
+        sd_bus_message_open_container(reply, 'r', "iiay");
+        sd_bus_message_append(reply, "ii", index, server.family);
+        sd_bus_message_append_array(reply, 'y', server.address.data(), server.address.size());
+        sd_bus_message_close_container(reply);
+      }
+    }
+    return sd_bus_message_close_container(reply);
+  }
+  static int GetDomains(sd_bus*, const char*, const char*, const char*, sd_bus_message* reply, void* self,
+                        sd_bus_error*) {
+    sd_bus_message_open_container(reply, 'a', "(isb)");
+    for (const auto& [index, domains] : static_cast<FakeResolve1*>(self)->domains_) {
+      for (const Domain& domain : domains) {
+        sd_bus_message_append(reply, "(isb)", index, domain.name.c_str(), domain.is_routing_only);
+      }
+    }
+    return sd_bus_message_close_container(reply);
   }
   static int OnSetDns(sd_bus_message* call, void* self, sd_bus_error*) {
     int index = 0, family = 0;
     sd_bus_message_read(call, "i", &index);
     std::string text = "dns " + std::to_string(index);
+    std::vector<Server> servers;
     sd_bus_message_enter_container(call, 'a', "(iay)");
     while (sd_bus_message_enter_container(call, 'r', "iay") > 0) {
       const void* bytes = nullptr;
@@ -79,8 +126,11 @@ class FakeResolve1 {
       char name[INET6_ADDRSTRLEN] = "?";
       if (size == (family == AF_INET6 ? 16u : 4u)) inet_ntop(family, bytes, name, sizeof name);
       text += std::string(" ") + name;
+      const auto* const first = static_cast<const std::uint8_t*>(bytes);
+      servers.push_back({family, {first, first + size}});
       sd_bus_message_exit_container(call);
     }
+    static_cast<FakeResolve1*>(self)->servers_[index] = std::move(servers);
     return static_cast<FakeResolve1*>(self)->Note(call, text);
   }
   static int OnSetDomains(sd_bus_message* call, void* self, sd_bus_error*) {
@@ -88,10 +138,13 @@ class FakeResolve1 {
     const char* name = nullptr;
     sd_bus_message_read(call, "i", &index);
     std::string text = "domains " + std::to_string(index);
+    std::vector<Domain> domains;
     sd_bus_message_enter_container(call, 'a', "(sb)");
     while (sd_bus_message_read(call, "(sb)", &name, &is_routing_only) > 0) {
       text += std::string(is_routing_only ? " ~" : " ") + name;
+      domains.push_back({name, is_routing_only});
     }
+    static_cast<FakeResolve1*>(self)->domains_[index] = std::move(domains);
     return static_cast<FakeResolve1*>(self)->Note(call, text);
   }
   static int OnSetDefault(sd_bus_message* call, void* self, sd_bus_error*) {
@@ -103,6 +156,8 @@ class FakeResolve1 {
   static int OnRevert(sd_bus_message* call, void* self, sd_bus_error*) {
     int index = 0;
     sd_bus_message_read(call, "i", &index);
+    static_cast<FakeResolve1*>(self)->servers_.erase(index);
+    static_cast<FakeResolve1*>(self)->domains_.erase(index);
     return static_cast<FakeResolve1*>(self)->Note(call, "revert " + std::to_string(index));
   }
 
@@ -114,6 +169,8 @@ class FakeResolve1 {
   std::atomic<bool> stop_ = false;
   mutable std::mutex mutex_;
   std::vector<std::string> calls_;
+  std::map<int, std::vector<Server>> servers_;  // by link; the service's thread's
+  std::map<int, std::vector<Domain>> domains_;
   std::thread thread_;
 };
 

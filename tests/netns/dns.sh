@@ -189,6 +189,10 @@ check "resolvconf works" up wg0
 check "... and is used" says '"backend": "resolvconf"'
 control "... status says good" says '"health": "good"'
 check "... the servers are in force" asks 10.9.0.53
+sleep 0.3
+check "somebody removes the record" n near resolvconf -d tun.wg0
+check "... it is made again within a second" wait_for 1 asks 10.9.0.53
+check "... which counts as a repair" says '"repairs": 1'
 crash
 check "after a crash cleanup" n near "$adit" cleanup wg0
 check "... takes the record back" resolv_conf_is_own
@@ -251,7 +255,20 @@ check "resolved stops: degraded" wait_for 2 says 'not running'
 : >"$tmp/resolve1.log"
 spawn resolve1 near "$fake_resolve1"
 check "resolved starts again: told within a second" wait_for 1 told
+check "... our domains, too" grep -qx "domains $index corp.example ~." "$tmp/resolve1.log"
+check "... and that all names go there" grep -qx "default $index yes" "$tmp/resolve1.log"
 check "... and good" wait_for 1 says '"health": "good"'
+sleep 0.3 # what it says of the change has been heard
+: >"$tmp/resolve1.log"
+adit_of_wg0=$(cat /run/adit/wg0.lock)
+kill -STOP "$adit_of_wg0"
+check "somebody takes it back while resolved runs" n near "$fake_resolve1" revert "$index"
+sleep 0.5
+control "... which stays so without us" fails told
+kill -CONT "$adit_of_wg0"
+check "it is told again within a second" wait_for 1 told
+check "... all of it" grep -qx "domains $index corp.example ~." "$tmp/resolve1.log"
+check "... which counts as a repair" wait_for 1 says '"repairs": 2'
 down wg0
 check "down takes it back" wait_for 1 grep -qx "revert $index" "$tmp/resolve1.log"
 passes

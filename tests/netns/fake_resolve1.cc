@@ -1,12 +1,17 @@
 // A stand-in for systemd-resolved for the namespace tests: prints each call as a line, until SIGTERM.
+// With `revert INDEX` it is somebody else, who takes back what the service was told of a link.
 #include <unistd.h>
 
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 
 #include "dns/test_resolved_service.h"
 
-int main() {
+int main(int count, char** words) {
+  if (count == 3 && std::strcmp(words[1], "revert") == 0)
+    return adit::FakeResolve1::Revert(std::atoi(words[2])) ? 0 : 1;
   // Before the service's thread is there, so that it never gets the signal.
   sigset_t end;
   sigemptyset(&end);
