@@ -1,6 +1,7 @@
 // A kernel that fails, or a process that dies, at an operation of the test's choice, for a program run with this in
 // LD_PRELOAD. An operation is whatever changes the machine: a netlink request that is no question (a batch of them is
-// one, as it is sent in one go), a transaction of nftables, a setting below /proc/sys.
+// one, as it is sent in one go), a transaction of nftables, a setting below /proc/sys, and of resolv.conf and what is kept
+// of it each file that is written, renamed, linked or removed.
 //
 // ADIT_TEST_FAULT names a file. It says "NUMBER WHAT": how many operations pass before, and an errno value to fail
 // with, 0 to be killed before it, or -1 after it. The file is rewritten as operations pass, and gone when the fault has
@@ -65,12 +66,19 @@ bool Changes(int fd, const void* data, std::size_t size) {
   return protocol == NETLINK_ROUTE && header.nlmsg_type >= RTM_BASE && (header.nlmsg_type - RTM_BASE) % 4 != 2;
 }
 
-bool IsSetting(int fd) {
-  char link[32];
-  char target[256];
-  std::snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-  const ssize_t size = readlink(link, target, sizeof target - 1);
-  return size > 0 && std::strncmp(target, "/proc/sys/", 10) == 0;
+// The path behind a descriptor, "" if there is none.
+struct PathOf {
+  explicit PathOf(int fd) {
+    char link[32];
+    std::snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    const ssize_t size = readlink(link, text, sizeof text - 1);
+    text[size > 0 ? size : 0] = '\0';
+  }
+  char text[256];
+};
+bool IsSetting(int fd) { return std::strncmp(PathOf(fd).text, "/proc/sys/", 10) == 0; }
+bool IsDns(const char* path) {
+  return std::strstr(path, "/etc/resolv.conf") != nullptr || std::strstr(path, "/adit/dns/") != nullptr;
 }
 
 template <typename Perform>
@@ -101,5 +109,20 @@ ssize_t send(int fd, const void* data, size_t size, int flags) { return sendto(f
 
 ssize_t write(int fd, const void* data, size_t size) {
   return Counted(IsSetting(fd), [&] { return Real<decltype(&write)>("write")(fd, data, size); });
+}
+
+ssize_t pwrite(int fd, const void* data, size_t size, off_t at) {
+  return Counted(IsDns(PathOf(fd).text), [&] { return Real<decltype(&pwrite)>("pwrite")(fd, data, size, at); });
+}
+ssize_t pwrite64(int fd, const void* data, size_t size, off64_t at) { return pwrite(fd, data, size, at); }
+
+int rename(const char* from, const char* to) noexcept {
+  return static_cast<int>(Counted(IsDns(to), [&] { return Real<decltype(&rename)>("rename")(from, to); }));
+}
+int symlink(const char* to, const char* path) noexcept {
+  return static_cast<int>(Counted(IsDns(path), [&] { return Real<decltype(&symlink)>("symlink")(to, path); }));
+}
+int unlink(const char* path) noexcept {
+  return static_cast<int>(Counted(IsDns(path), [&] { return Real<decltype(&unlink)>("unlink")(path); }));
 }
 }
