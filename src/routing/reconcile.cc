@@ -97,7 +97,7 @@ ReconcileActions ReconcilePolicy::Take(Instant now) {
       actions.repair_firewall = std::exchange(repair_firewall_, false);
     }
   }
-  if (first_change_at_ && now >= reconcile_not_before_ &&
+  if (first_change_at_ && !IsRationed() && now >= reconcile_not_before_ &&
       (is_urgent_ || now >= last_change_at_ + kQuiet || now >= *first_change_at_ + kLongestWait)) {
     actions.reconcile = true;
     actions.notify = std::exchange(change_, NetworkChange());
@@ -116,7 +116,9 @@ Instant ReconcilePolicy::next_at(Instant now) const {
   if (WantsToken()) at = std::min(at, tokens_ > 0 ? now : tokens_at_ + kRepairEvery);
   if (first_change_at_) {
     const Instant quiet = is_urgent_ ? now : std::min(last_change_at_ + kQuiet, *first_change_at_ + kLongestWait);
-    at = std::min(at, std::max(quiet, reconcile_not_before_));
+    Instant look = std::max(quiet, reconcile_not_before_);
+    if (IsRationed()) look = std::max(look, tokens_at_ + kRepairEvery);
+    at = std::min(at, look);
   }
   return at;
 }

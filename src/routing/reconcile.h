@@ -82,6 +82,8 @@ class ReconcilePolicy {
   void NoteHarm(const Harm& harm, Instant now);
   void Refill(Instant now);
   bool WantsToken() const { return repair_ || repair_firewall_; }
+  // A harm waits for the next token. So does the look at the whole, which would put it right without one.
+  bool IsRationed() const { return repair_ && tokens_ == 0; }
 
   NetworkChange change_;
   std::optional<Instant> first_change_at_;

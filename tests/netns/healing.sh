@@ -2,11 +2,11 @@
 # What somebody else takes away comes back, at once and without a leak meanwhile; what he changes for himself stays; reload
 # changes only what is different. Topology: lab.sh.
 #
-# timeout: 170
+# timeout: 200
 # alone: it counts milliseconds
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/lab.sh"
-require_tools jq ping
+require_tools jq ping setpriv
 lab_up
 client_conf
 snapshot c
@@ -135,28 +135,55 @@ thaw
 check "back within 300 ms" back_within 300 device_restored
 passes "replayed: NetworkManager's way of disconnecting"
 
-scenario 26 "a loop deletes a rule again and again: repairs are rationed, status names the process, and the machine stays usable"
+check "down" adit_down
+client_conf "KillSwitch = up"
+check "up, with a kill switch" adit_up
+rules4=$(our_rules -4) rules6=$(our_rules -6)
+# Past the rules, as if none of them were there.
+is_closed() { [[ $(in_host c setpriv --reuid 65534 --clear-groups "$lab" ask udp 192.0.2.9 7 --device eth0 --wait 50 || true) == "error EPERM "* ]]; }
+repairs() { health .repairs; }
+
+scenario 26 "a loop deletes a rule 100 times a second: repairs are rationed, status names the process, the kill switch holds"
+oracle_start
+flood_start
 spawn fighter c bash -c 'while :; do ip rule delete priority 10514; sleep 0.005; done'
 check "status speaks of a fight" wait_for 10 bash -c '[[ $("$@" | jq -r ".routing_health.interferences[] | select(.is_fight) | .culprit") == *"started by bash"* ]]' \
   _ ip netns exec "$(ns c)" "$adit" status wg0 --json
 sleep 3
 ticks() { awk '{ print $14 + $15 }' "/proc/$(adit_pid)/stat"; }
-used=$(ticks)
+used=$(ticks) before=$(repairs)
 sleep 3
-used=$(($(ticks) - used))
+used=$(($(ticks) - used)) put_back=$(($(repairs) - before))
+check "five repairs a second, by the ration, and not one a deletion ($put_back in 3 s)" test "$put_back" -ge 5 -a "$put_back" -le 20
+check "... which status says" test "$(health .is_limited)" == true
 check "the process uses less than 10 % of a CPU meanwhile ($used ticks in 3 s)" test "$used" -lt 30
 control "the loop does delete" bash -c '! ip netns exec "$1" ip rule | grep -q ^10514: || sleep 0.01; for i in {1..200}; do ip netns exec "$1" ip rule | grep -q ^10514: || exit 0; sleep 0.01; done; exit 1' _ "$(ns c)"
+for try in {1..10}; do check "the kill switch is closed" is_closed; done
 check "IPv4 goes by the tunnel or nowhere" bash -c '[[ $1 != *192.168.1.2* ]]' _ "$(ask c udp 8.8.8.8 || true)"
 stop fighter KILL
+flood_stop
 check "when it ends everything is back" wait_for 3 restored
+check "the oracle saw everything" oracle_stop
+check "nothing leaked" clean
 passes
+check "down" adit_down
+# What we change of others' settings: those of a gateway.
+set_sysctl c net.ipv6.conf.eth0.accept_ra=1
+snapshot c
+client_conf "Gateway = yes"
+check "up, as a gateway" adit_up
 
 scenario 33 "a setting that somebody changed while we were up is not overwritten on down; his routes and rules stay"
 in_host c ip rule add priority 300 to 198.18.0.0/15 lookup 99
 in_host c ip route add 198.18.0.0/15 via 192.168.1.66 table 99
 set_sysctl c net.ipv4.conf.eth0.rp_filter=2 net.ipv4.conf.all.src_valid_mark=1
+ours() { in_host c sysctl -n net.ipv6.conf.eth0.accept_ra net.ipv4.ip_forward net.ipv6.conf.all.forwarding | paste -sd' '; }
+check "of these we changed three" equal "2 1 1" "$(ours)"
+in_host c sysctl -qw net.ipv6.conf.eth0.accept_ra=0 # his word about one of them
 control "the state is another than before" fails unchanged c
 check "down" adit_down
+check "what he changed of ours stays, the rest goes back" equal "0 0 0" "$(ours)"
+in_host c sysctl -qw net.ipv6.conf.eth0.accept_ra=1
 check "his settings stay" equal "2 1" "$(in_host c sysctl -n net.ipv4.conf.eth0.rp_filter net.ipv4.conf.all.src_valid_mark | paste -sd' ')"
 check "his rule and his route stay" bash -c 'ip netns exec "$1" ip rule | grep -q "^300:" && ip netns exec "$1" ip route show table 99 | grep -q 198.18' _ "$(ns c)"
 in_host c ip rule delete priority 300
@@ -164,6 +191,9 @@ in_host c ip route delete 198.18.0.0/15 table 99
 set_sysctl c net.ipv4.conf.eth0.rp_filter=0 net.ipv4.conf.all.src_valid_mark=0
 check "all else is as before" unchanged c
 passes
+set_sysctl c net.ipv6.conf.eth0.accept_ra=0
+client_conf
+snapshot c
 
 scenario 29 "two of ours: the second goes down, the first works"
 second_conf

@@ -47,9 +47,11 @@ for level in off up; do
   check "up, kill switch $level" adit_up
   check "the tunnel carries" sees c udp 8.8.8.8 10.9.0.2
   check "the chains are as before" equal "$before" "$(foreign_tables)"
-  kill -HUP "$(adit_pid)"
-  sleep 0.3
-  check "reloaded: still" equal "$before" "$(foreign_tables)"
+  ours=$(in_host c nft -s list table inet adit-wg0)
+  client_conf "KillSwitch = $([[ $level == up ]] && echo off || echo up)" "LAN = block" "MTU = 1300"
+  check "reload, to another kill switch, LAN and MTU" a reload wg0
+  check "... our table is another" fails equal "$ours" "$(in_host c nft -s list table inet adit-wg0)"
+  check "... the chains are as before" equal "$before" "$(foreign_tables)"
   check "down" adit_down
   check "... and still" equal "$before" "$(foreign_tables)"
 done

@@ -86,6 +86,10 @@ check "... also on the tunnel's own port, without the engine's mark" fails in_ho
 check "the oracle saw everything" oracle_stop
 check "the tunnel was used" at_least 2 "$approved_too"
 check "nothing leaked" clean
+oracle_start c wg0 out
+in_host c "$lab" ask udp 8.8.8.8 $kTunnelPort --wait 200 >/dev/null || true
+check "the oracle saw everything" oracle_stop
+check "what others send to the very port is in the tunnel: the mark decides, not the port" at_least 1 "udp dst port $kTunnelPort and dst host 8.8.8.8"
 # What a host route for the endpoint does: everything to that address goes beside the tunnel.
 in_host c ip rule add priority 100 to 8.8.8.8 lookup main
 oracle_start
