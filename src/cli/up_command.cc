@@ -431,10 +431,8 @@ std::optional<std::string> TunnelRun::LookAfterFirewall(bool thoroughly) {
   for (const auto& endpoint : endpoints_) {
     if (endpoint) endpoints.push_back(*endpoint);
   }
-  for (const PeerStatus& peer : engine_->GetDevice().peers) {
-    if (peer.endpoint && std::ranges::find(endpoints, *peer.endpoint) == endpoints.end()) {
-      endpoints.push_back(*peer.endpoint);
-    }
+  for (const SocketAddress& endpoint : engine_->GetEndpoints()) {
+    if (std::ranges::find(endpoints, endpoint) == endpoints.end()) endpoints.push_back(endpoint);
   }
   if (Status moved = firewall_->SetEndpoints(std::move(endpoints)); !moved) {
     spdlog::error("the firewall does not follow the endpoints: {}", moved.error().message);

@@ -166,6 +166,8 @@ class Engine::Impl {
     return tunnel_.ReachOf(key);
   }
 
+  std::vector<SocketAddress> GetEndpoints() const { return tunnel_.Endpoints(); }
+
   void Redirect(const PublicKey& key, const SocketAddress& remote) {
     if (!tunnel_.HasPeer(key)) return;
     tunnel_.Redirect(key, remote, BothNow(), outbox_);
@@ -543,6 +545,7 @@ DeviceStatus Engine::GetDevice() const { return impl_->GetDevice(); }
 int Engine::SetDevice(const DeviceUpdate& update) { return impl_->SetDevice(update); }
 EngineStatus Engine::GetEngine() const { return impl_->GetEngine(); }
 std::optional<PeerReach> Engine::GetReach(const PublicKey& key) const { return impl_->GetReach(key); }
+std::vector<SocketAddress> Engine::GetEndpoints() const { return impl_->GetEndpoints(); }
 void Engine::Redirect(const PublicKey& key, const SocketAddress& remote) { impl_->Redirect(key, remote); }
 void Engine::OnUplinksChanged() { impl_->OnUplinksChanged(); }
 

@@ -61,6 +61,8 @@ class Engine : public DeviceControl {
   EngineStatus GetEngine() const;
   // Empty for a peer that is not there.
   std::optional<PeerReach> GetReach(const PublicKey& key) const;
+  // Of all peers that have one. Cheap, other than GetDevice(), which copies each peer's allowed IPs.
+  std::vector<SocketAddress> GetEndpoints() const;
   // The peer is to be found there from now on; Tunnel::Redirect.
   void Redirect(const PublicKey& key, const SocketAddress& remote);
   // UdpOptions::choose_link answers otherwise from now on. Changes of addresses and routes need no telling.

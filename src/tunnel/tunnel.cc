@@ -605,6 +605,15 @@ PeerReach Tunnel::ReachOf(const PublicKey& key) const {
   return reach;
 }
 
+std::vector<SocketAddress> Tunnel::Endpoints() const {
+  std::vector<SocketAddress> endpoints;
+  for (const auto& [key, record] : by_key_) {
+    const std::scoped_lock lock(record->peer->mutex);
+    if (record->peer->endpoint) endpoints.push_back(record->peer->endpoint->remote);
+  }
+  return endpoints;
+}
+
 void Tunnel::SetPersistentKeepalive(const PublicKey& key, Duration interval, Now now, ControlOutbox& out) {
   Record& record = FindByKey(key);
   bool was_off = false;

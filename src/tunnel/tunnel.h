@@ -164,6 +164,8 @@ class Tunnel {
   // it that it is not called in bursts.
   void Redirect(const PublicKey& key, const SocketAddress& remote, Now now, ControlOutbox& out);
   PeerReach ReachOf(const PublicKey& key) const;
+  // Of all peers that have one.
+  std::vector<SocketAddress> Endpoints() const;
   void SetPersistentKeepalive(const PublicKey& key, Duration interval, Now now, ControlOutbox& out);
   void AllowIp(const PublicKey& key, const Prefix& prefix);     // takes it from whoever has it
   void DisallowIp(const PublicKey& key, const Prefix& prefix);  // nothing if it is not this peer's

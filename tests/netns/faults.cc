@@ -1,7 +1,7 @@
 // A kernel that fails, or a process that dies, at an operation of the test's choice, for a program run with this in
 // LD_PRELOAD. An operation is whatever changes the machine: a netlink request that is no question (a batch of them is
-// one, as it is sent in one go), a transaction of nftables, a setting below /proc/sys, and of resolv.conf and what is kept
-// of it each file that is written, renamed, linked or removed.
+// one, as it is sent in one go), a transaction of nftables, a setting below /proc/sys, and of resolv.conf and what is
+// kept of it each file that is written, renamed, linked or removed.
 //
 // ADIT_TEST_FAULT names a file. It says "NUMBER WHAT": how many operations pass before, and an errno value to fail
 // with, 0 to be killed before it, or -1 after it. The file is rewritten as operations pass, and gone when the fault has
