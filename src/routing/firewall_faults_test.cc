@@ -1,9 +1,13 @@
 // The firewall with a fault at each operation of up, reload and down, by every error that the kernel has for it. The
 // kernel is real; what it would answer, or that the process dies, is the test's.
 #include <gmock/gmock.h>
+#include <linux/netlink.h>
+
+#include <cstring>
 
 #include "routing/faulty_target_fixture.h"
 #include "routing/firewall.h"
+#include "routing/netlink.h"
 
 namespace adit {
 namespace {
@@ -80,6 +84,44 @@ class FirewallFaultsTest : public NamespaceTest {
 constexpr int kErrors[] = {EPERM, EBUSY, EEXIST, ENOBUFS};
 constexpr const char* kBefore = "no table 0 0 1, 0 1 1";
 constexpr const char* kUp = "table 1 1 2, 0 1 1";
+
+TEST_F(FirewallFaultsTest, AnErrorOfNftablesSaysWhichAttributeTheKernelMinds) {
+  InMachine([&](NetlinkSocket&) {
+    auto nft = NftSocket::Open();
+    ASSERT_TRUE(nft);
+    // The table is attribute 1 (NFTA_RULE_TABLE), the first after nlmsghdr and nfgenmsg, and it is not there.
+    const nft::Table table = MakeFirewallTable(Gateway());
+    const Status refused = nft->Commit(nft::ReplaceRules("absent", table.chains.front()));
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ENOENT);
+    EXPECT_THAT(refused.error().message, HasSubstr("(the kernel points at attribute 1, byte 20)"));
+  });
+}
+
+TEST_F(FirewallFaultsTest, TheKernelsSentenceIsReadFromAnAnswerThatHoldsTheRequestOrNot) {
+  for (const bool is_capped : {true, false}) {
+    SCOPED_TRACE(is_capped);
+    constexpr char kSaid[] = "no such thing";
+    struct {
+      nlmsghdr header;
+      nlmsgerr error;
+      std::uint8_t rest[64];
+    } answer{};
+    answer.error.error = -EINVAL;
+    answer.error.msg.nlmsg_len = sizeof(nlmsghdr) + 8;
+    const std::size_t skip = is_capped ? 0 : 8;
+    const nlattr head{.nla_len = NLA_HDRLEN + sizeof(kSaid), .nla_type = NLMSGERR_ATTR_MSG};
+    memcpy(answer.rest + skip, &head, sizeof(head));
+    memcpy(answer.rest + skip + NLA_HDRLEN, kSaid, sizeof(kSaid));
+    answer.header.nlmsg_type = NLMSG_ERROR;
+    answer.header.nlmsg_len =
+        static_cast<std::uint32_t>(sizeof(nlmsghdr) + sizeof(nlmsgerr) + skip + NLA_ALIGN(head.nla_len));
+    answer.header.nlmsg_flags = NLM_F_ACK_TLVS | (is_capped ? NLM_F_CAPPED : 0);
+    EXPECT_EQ(ReadRemark(&answer.header).text, kSaid);
+    answer.header.nlmsg_flags = 0;
+    EXPECT_EQ(ReadRemark(&answer.header).text, "");
+  }
+}
 
 TEST_F(FirewallFaultsTest, AnErrorAtAnyOperationOfUpRollsEverythingBack_SCENARIO32) {
   InMachine([&](NetlinkSocket& socket) {

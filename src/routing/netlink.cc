@@ -24,8 +24,18 @@ constexpr int kReceiveBufferBytes = 1 << 20;
 constexpr timeval kReceiveTimeout{.tv_sec = 5, .tv_usec = 0};
 constexpr auto kDumpPause = std::chrono::milliseconds(2);
 
-// The kernel's sentence in an NLMSG_ERROR, or empty.
-std::string ExtendedAck(nlmsghdr* message) {
+Status Outcome(nlmsghdr* message) {
+  const int code = -static_cast<const nlmsgerr*>(nlmsg_data(message))->error;
+  if (code == 0) return {};
+  const std::string said = ReadRemark(message).text;
+  if (code == EPERM) return FailErrno(code, "the kernel refused it (EPERM); this needs CAP_NET_ADMIN");
+  if (said.empty()) return FailErrno(code, "{}", strerror(code));
+  return FailErrno(code, "{} ({})", strerror(code), said);
+}
+
+}  // namespace
+
+KernelRemark ReadRemark(nlmsghdr* message) {
   if (!(message->nlmsg_flags & NLM_F_ACK_TLVS)) return {};
   const auto* error = static_cast<const nlmsgerr*>(nlmsg_data(message));
   std::size_t skip = sizeof(nlmsgerr);
@@ -34,19 +44,9 @@ std::string ExtendedAck(nlmsghdr* message) {
   const auto payload = static_cast<std::size_t>(nlmsg_datalen(message));
   if (skip >= payload) return {};
   const auto* first = reinterpret_cast<const nlattr*>(static_cast<const std::uint8_t*>(nlmsg_data(message)) + skip);
-  return Attributes(first, static_cast<int>(payload - skip)).String(NLMSGERR_ATTR_MSG);
+  const Attributes attributes(first, static_cast<int>(payload - skip));
+  return {attributes.String(NLMSGERR_ATTR_MSG), attributes.U32(NLMSGERR_ATTR_OFFS)};
 }
-
-Status Outcome(nlmsghdr* message) {
-  const int code = -static_cast<const nlmsgerr*>(nlmsg_data(message))->error;
-  if (code == 0) return {};
-  const std::string said = ExtendedAck(message);
-  if (code == EPERM) return FailErrno(code, "the kernel refused it (EPERM); this needs CAP_NET_ADMIN");
-  if (said.empty()) return FailErrno(code, "{}", strerror(code));
-  return FailErrno(code, "{} ({})", strerror(code), said);
-}
-
-}  // namespace
 
 NetlinkMessage::NetlinkMessage(std::uint16_t type, std::uint16_t flags) : message_(nlmsg_alloc_size(kMessageBytes)) {
   CHECK(message_ != nullptr);

@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -75,6 +76,14 @@ class Attributes {
   }
   const nlattr* table_[kMaxAttribute + 1] = {};
 };
+
+// What the kernel says of a request beside the error number (NETLINK_EXT_ACK).
+struct KernelRemark {
+  std::string text;          // empty: none
+  std::uint32_t offset = 0;  // of the attribute that it minds, from the request's nlmsghdr on; 0: of none
+};
+// Of an NLMSG_ERROR.
+KernelRemark ReadRemark(nlmsghdr* message);
 
 // Bound for good to the network namespace it was opened in. One thread at a time.
 class NetlinkSocket {

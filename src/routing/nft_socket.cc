@@ -38,6 +38,17 @@ std::string Explain(int code) {
   }
 }
 
+// What the kernel adds to an error number. nf_tables mostly points at the attribute that it minds, and says nothing.
+std::string RemarkOn(const nft::Message& request, const nlmsghdr* answer) {
+  const KernelRemark remark = ReadRemark(const_cast<nlmsghdr*>(answer));
+  if (!remark.text.empty()) return fmt::format(" (the kernel says: {})", remark.text);
+  if (remark.offset < sizeof(nlmsghdr)) return {};
+  const std::size_t at = remark.offset - sizeof(nlmsghdr);
+  if (at + sizeof(nlattr) > request.payload.size()) return {};
+  const int type = LoadAs<nlattr>(request.payload.data() + at).nla_type & NLA_TYPE_MASK;
+  return fmt::format(" (the kernel points at attribute {}, byte {})", type, remark.offset);
+}
+
 }  // namespace
 
 Result<NftSocket> NftSocket::Open() {
@@ -51,6 +62,10 @@ Result<NftSocket> NftSocket::Open() {
       setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &kReceiveTimeout, sizeof kReceiveTimeout) != 0) {
     return FailErrno(errno, "cannot reach nftables: {}", strerror(errno));
   }
+  // Kernels before 4.12 lack these; their errors are terser.
+  const int on = 1;
+  setsockopt(fd.get(), SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof on);
+  setsockopt(fd.get(), SOL_NETLINK, NETLINK_CAP_ACK, &on, sizeof on);
   // A batch of many elements must fit; without the right to go beyond the limit the kernel's default has to do.
   setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &kReceiveBufferBytes, sizeof kReceiveBufferBytes);
   setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUFFORCE, &kLeastSendBufferBytes, sizeof kLeastSendBufferBytes);
@@ -97,7 +112,8 @@ Status NftSocket::Commit(std::span<const nft::Message> messages) {
     const int code = CodeOf(message);
     if (code != 0 && outcome) {
       const std::string what = which == 0 ? "the whole" : messages[which - 1].what;
-      outcome = FailErrno(code, "nftables does not take {}: {}", what, Explain(code));
+      const std::string remark = which == 0 ? "" : RemarkOn(messages[which - 1], message);
+      outcome = FailErrno(code, "nftables does not take {}: {}{}", what, Explain(code), remark);
     }
     // After an error the rest of the batch may stay unanswered: what failed is all there is to know.
     return message->nlmsg_seq == last || code != 0;

@@ -32,7 +32,8 @@ class NftSocket {
   // By which the kernel's events name who made a change.
   std::uint32_t port_id() const { return port_id_; }
 
-  // All of the messages or none of them. The Error names the message that the kernel refused.
+  // All of the messages or none of them. The Error names the message that the kernel refused, with
+  // what the kernel remarked on it (NETLINK_EXT_ACK).
   Status Commit(std::span<const nft::Message> messages);
   // Empty if there is no such table.
   Result<std::optional<std::uint32_t>> TableFlags(const std::string& table);
