@@ -1,5 +1,7 @@
 #include "cli/explain_command.h"
 
+#include <netinet/in.h>
+
 #include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -18,6 +20,21 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr Duration kAnswerTimeout = 2s;
+
+std::string ProtocolName(std::uint8_t protocol) {
+  switch (protocol) {
+    case IPPROTO_TCP:
+      return "TCP";
+    case IPPROTO_UDP:
+      return "UDP";
+    case IPPROTO_ICMP:
+      return "ICMP";
+    case IPPROTO_ICMPV6:
+      return "ICMPv6";
+    default:
+      return fmt::format("IP protocol {}", protocol);
+  }
+}
 
 // What the packet filters do to what the routes let go.
 struct Filters {
@@ -43,7 +60,10 @@ Filters AskFilters(const Explanation& told, const std::vector<std::string>& tunn
                            .mark = told.query.mark,
                            .uid = told.query.uid,
                            .source = told.query.source.value_or(told.kernel.source),
-                           .destination = told.query.destination};
+                           .destination = told.query.destination,
+                           .protocol = told.query.protocol,
+                           .source_port = told.query.source_port,
+                           .destination_port = told.query.destination_port};
   for (const std::string& tunnel : tunnels) {
     if (const auto line = AskTunnel(RunFilesOf(tunnel).socket, "judge " + ToQuestion(packet), kAnswerTimeout)) {
       if (auto answer = ParseAnswer(*line); answer && !answer->table.empty()) {
@@ -87,6 +107,9 @@ Json ToJson(const Explanation& told, const std::string& tunnel, const Filters& f
   json["destination"] = told.query.destination.ToString();
   json["mark"] = told.query.mark;
   json["uid"] = told.query.uid;
+  json["protocol"] = told.query.protocol == 0 ? Json(nullptr) : Json(told.query.protocol);
+  json["source_port"] = told.query.source_port == 0 ? Json(nullptr) : Json(told.query.source_port);
+  json["port"] = told.query.destination_port == 0 ? Json(nullptr) : Json(told.query.destination_port);
   json["iif"] = told.query.input_device.empty() ? Json(nullptr) : Json(told.query.input_device);
   json["is_refused"] = told.kernel.refusal != 0;
   json["refusal"] = told.kernel.refusal == 0 ? Json(nullptr) : Json(std::strerror(told.kernel.refusal));
@@ -133,6 +156,9 @@ void Print(const Filters& filters) {
 
 void Print(const Explanation& told, const std::string& tunnel, const Filters& filters) {
   std::string of;
+  if (told.query.protocol != 0) of += " by " + ProtocolName(told.query.protocol);
+  if (told.query.destination_port != 0) of += fmt::format(" port {}", told.query.destination_port);
+  if (told.query.source_port != 0) of += fmt::format(" from port {}", told.query.source_port);
   if (told.query.mark != 0) of += fmt::format(" with mark {:#x}", told.query.mark);
   if (told.query.uid != 0) of += fmt::format(" of user {}", told.query.uid);
   if (!told.query.input_device.empty()) {
@@ -182,7 +208,10 @@ Outcome RunExplain(const ExplainCommand& command) {
                                            .mark = command.mark,
                                            .uid = command.uid,
                                            .input_device = command.input_device,
-                                           .source = {}});
+                                           .source = {},
+                                           .protocol = command.protocol,
+                                           .source_port = command.source_port,
+                                           .destination_port = command.destination_port});
   if (!told) return FailFrom(told.error());
   const auto known = KnownTunnels();
   const std::vector<std::string> tunnels = known ? *known : std::vector<std::string>();

@@ -10,28 +10,33 @@ using Json = nlohmann::ordered_json;
 
 std::string ToQuestion(const nft::Packet& packet) {
   const auto word = [](const std::string& device) { return device.empty() ? std::string("-") : device; };
-  return fmt::format("{} {} {} {} {} {}", word(packet.input_device), word(packet.output_device), packet.mark,
-                     packet.uid, packet.source.ToString(), packet.destination.ToString());
+  return fmt::format("{} {} {} {} {} {} {} {} {}", word(packet.input_device), word(packet.output_device), packet.mark,
+                     packet.uid, packet.source.ToString(), packet.destination.ToString(), packet.protocol,
+                     packet.source_port, packet.destination_port);
 }
 
 std::optional<nft::Packet> ParseQuestion(std::string_view question) {
   std::istringstream words{std::string(question)};
   nft::Packet packet;
-  std::string mark, uid, source, destination, more;
-  if (!(words >> packet.input_device >> packet.output_device >> mark >> uid >> source >> destination) ||
+  std::string mark, uid, source, destination, protocol, source_port, destination_port, more;
+  if (!(words >> packet.input_device >> packet.output_device >> mark >> uid >> source >> destination >> protocol >>
+        source_port >> destination_port) ||
       words >> more) {
     return std::nullopt;
   }
   for (std::string* device : {&packet.input_device, &packet.output_device}) {
     if (*device == "-") device->clear();
   }
-  const auto number = [](const std::string& word, std::uint32_t& into) {
+  const auto number = [](const std::string& word, auto& into) {
     const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), into);
     return error == std::errc() && end == word.data() + word.size();
   };
   const auto from = IpAddress::Parse(source);
   const auto to = IpAddress::Parse(destination);
-  if (!number(mark, packet.mark) || !number(uid, packet.uid) || !from || !to) return std::nullopt;
+  if (!number(mark, packet.mark) || !number(uid, packet.uid) || !number(protocol, packet.protocol) ||
+      !number(source_port, packet.source_port) || !number(destination_port, packet.destination_port) || !from || !to) {
+    return std::nullopt;
+  }
   packet.source = *from;
   packet.destination = *to;
   return packet;

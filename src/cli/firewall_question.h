@@ -10,8 +10,8 @@
 
 namespace adit {
 
-// "INPUT_DEVICE OUTPUT_DEVICE MARK UID SOURCE DESTINATION", "-" for no device: of a packet that is neither DNS nor
-// DHCP, so without protocol and ports.
+// "INPUT_DEVICE OUTPUT_DEVICE MARK UID SOURCE DESTINATION PROTOCOL SOURCE_PORT DESTINATION_PORT", "-" for no device, 0
+// for any protocol or port.
 std::string ToQuestion(const nft::Packet& packet);
 // Empty if it is not one.
 std::optional<nft::Packet> ParseQuestion(std::string_view question);

@@ -13,7 +13,10 @@ TEST(FirewallQuestion, ComesBackAsItWas) {
                            .mark = 0xfffffffe,
                            .uid = 0xfffffffd,
                            .source = *IpAddress::Parse("2001:db8:1111:2222:3333:4444:5555:6666"),
-                           .destination = *IpAddress::Parse("2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff")};
+                           .destination = *IpAddress::Parse("2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff"),
+                           .protocol = 255,
+                           .source_port = 65534,
+                           .destination_port = 65535};
   const std::string question = ToQuestion(packet);
   EXPECT_LT(std::string("judge ").size() + question.size() + 1, kMaxControlRequestBytes);
   const auto parsed = ParseQuestion(question);
@@ -24,6 +27,9 @@ TEST(FirewallQuestion, ComesBackAsItWas) {
   EXPECT_EQ(parsed->uid, packet.uid);
   EXPECT_EQ(parsed->source, packet.source);
   EXPECT_EQ(parsed->destination, packet.destination);
+  EXPECT_EQ(parsed->protocol, packet.protocol);
+  EXPECT_EQ(parsed->source_port, packet.source_port);
+  EXPECT_EQ(parsed->destination_port, packet.destination_port);
   const auto without = ParseQuestion(ToQuestion({.source = packet.source, .destination = packet.destination}));
   ASSERT_TRUE(without);
   EXPECT_EQ(without->input_device, "");
@@ -31,10 +37,13 @@ TEST(FirewallQuestion, ComesBackAsItWas) {
 }
 
 TEST(FirewallQuestion, RefusesWhatIsNone) {
+  ASSERT_TRUE(ParseQuestion("- eth0 0 0 10.0.0.1 10.0.0.2 0 0 0"));
   for (const char* const text :
-       {"", "- eth0", "- eth0 0 10.0.0.1", "- eth0 x 0 10.0.0.1 10.0.0.2", "- eth0 1x 0 10.0.0.1 10.0.0.2",
-        "- eth0 0 -1 10.0.0.1 10.0.0.2", "- eth0 4294967296 0 10.0.0.1 10.0.0.2", "- eth0 0 0 10.0.0 10.0.0.2",
-        "eth0 0 10.0.0.1 10.0.0.2", "- eth0 0 0 10.0.0.1 10.0.0.2 more"}) {
+       {"", "- eth0", "- eth0 0 10.0.0.1", "- eth0 x 0 10.0.0.1 10.0.0.2 0 0 0", "- eth0 1x 0 10.0.0.1 10.0.0.2 0 0 0",
+        "- eth0 0 -1 10.0.0.1 10.0.0.2 0 0 0", "- eth0 4294967296 0 10.0.0.1 10.0.0.2 0 0 0",
+        "- eth0 0 0 10.0.0 10.0.0.2 0 0 0", "eth0 0 10.0.0.1 10.0.0.2 0 0 0", "- eth0 0 0 10.0.0.1 10.0.0.2",
+        "- eth0 0 0 10.0.0.1 10.0.0.2 256 0 0", "- eth0 0 0 10.0.0.1 10.0.0.2 17 65536 0",
+        "- eth0 0 0 10.0.0.1 10.0.0.2 17 0", "- eth0 0 0 10.0.0.1 10.0.0.2 0 0 0 more"}) {
     EXPECT_FALSE(ParseQuestion(text)) << text;
   }
 }

@@ -1,5 +1,7 @@
 #include "cli/options.h"
 
+#include <netinet/in.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
@@ -10,6 +12,7 @@
 
 #include "cli/version.h"
 #include "config/interface_name.h"
+#include "config/text.h"
 
 namespace adit {
 namespace {
@@ -85,6 +88,14 @@ std::optional<std::uint32_t> ParseNumber(std::string_view text) {
   return number;
 }
 
+std::optional<std::uint8_t> ParseIpProtocol(std::string_view text) {
+  if (text == "tcp") return std::uint8_t{IPPROTO_TCP};
+  if (text == "udp") return std::uint8_t{IPPROTO_UDP};
+  if (text == "icmp") return std::uint8_t{IPPROTO_ICMP};
+  if (text == "icmpv6") return std::uint8_t{IPPROTO_ICMPV6};
+  return ParseDecimal<std::uint8_t>(text);
+}
+
 }  // namespace
 
 OutcomeOf<ConfTarget> ResolveTarget(std::string_view target) {
@@ -141,6 +152,7 @@ std::expected<Command, NoCommand> ParseCommandLine(std::span<const std::string> 
   std::string destination;
   std::string mark;
   std::string uid;
+  std::string protocol, port, source_port;
   ExplainCommand explain;
   CLI::App* explain_app =
       add("explain", "Say where a packet would go, and which rule, route and firewall rule decide it");
@@ -148,6 +160,9 @@ std::expected<Command, NoCommand> ParseCommandLine(std::span<const std::string> 
   explain_app->add_option("--mark", mark, "The packet's mark (fwmark), 0x1000 or 4096");
   explain_app->add_option("--uid", uid, "The number of the user whose packet it is");
   explain_app->add_option("--iif", explain.input_device, "The interface by which it comes in, if it is not made here");
+  explain_app->add_option("--protocol", protocol, "tcp, udp, icmp, icmpv6, or the number of an IP protocol");
+  explain_app->add_option("--port", port, "The port it goes to, of tcp or udp");
+  explain_app->add_option("--source-port", source_port, "The port it comes from");
   explain_app->add_flag("--json", explain.json, "As JSON");
   CLI::App* cleanup = add_target("cleanup", "Undo what a crashed run left behind");
   DoctorCommand doctor;
@@ -234,6 +249,24 @@ std::expected<Command, NoCommand> ParseCommandLine(std::span<const std::string> 
       if (text->empty()) continue;
       const auto number = ParseNumber(*text);
       if (!number) return UsageError(fmt::format("{}={} is not a number up to 0xffffffff", what, *text));
+      *value = *number;
+    }
+    if (!protocol.empty()) {
+      const auto number = ParseIpProtocol(protocol);
+      if (!number) {
+        return UsageError(
+            fmt::format("--protocol={} is none of tcp, udp, icmp, icmpv6, or a number up to 255", protocol));
+      }
+      explain.protocol = *number;
+    }
+    for (const auto& [text, value, what] : {std::tuple{&port, &explain.destination_port, "--port"},
+                                            std::tuple{&source_port, &explain.source_port, "--source-port"}}) {
+      if (text->empty()) continue;
+      const auto number = ParseDecimal<std::uint16_t>(*text);
+      if (!number || *number == 0) return UsageError(fmt::format("{}={} is not a port, 1 to 65535", what, *text));
+      if (explain.protocol != IPPROTO_TCP && explain.protocol != IPPROTO_UDP) {
+        return UsageError(fmt::format("{} needs --protocol tcp or udp", what));
+      }
       *value = *number;
     }
     return explain;

@@ -40,7 +40,9 @@ struct ExplainCommand {
   IpAddress destination;
   std::uint32_t mark = 0;
   std::uint32_t uid = 0;
-  std::string input_device;  // empty: made on this machine
+  std::string input_device;   // empty: made on this machine
+  std::uint8_t protocol = 0;  // of IP; 0: any
+  std::uint16_t source_port = 0, destination_port = 0;
   bool json = false;
 };
 

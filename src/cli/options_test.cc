@@ -81,9 +81,23 @@ TEST(Options, ReadsWhatToExplain) {
   EXPECT_EQ(explain.uid, 1000U);
   EXPECT_EQ(explain.input_device, "eth0");
   EXPECT_TRUE(explain.json);
+  parsed = Parse({"explain", "8.8.8.8", "--protocol=udp", "--port=53", "--source-port", "4000"});
+  ASSERT_TRUE(parsed);
+  EXPECT_EQ(std::get<ExplainCommand>(*parsed).protocol, 17);
+  EXPECT_EQ(std::get<ExplainCommand>(*parsed).destination_port, 53);
+  EXPECT_EQ(std::get<ExplainCommand>(*parsed).source_port, 4000);
+  parsed = Parse({"explain", "8.8.8.8", "--protocol=47"});
+  ASSERT_TRUE(parsed);
+  EXPECT_EQ(std::get<ExplainCommand>(*parsed).protocol, 47);
   for (const std::vector<std::string>& words :
        std::initializer_list<std::vector<std::string>>{{"explain"},
                                                        {"explain", "example.com"},
+                                                       {"explain", "1.1.1.1", "--protocol=gre"},
+                                                       {"explain", "1.1.1.1", "--protocol=256"},
+                                                       {"explain", "1.1.1.1", "--port=53"},
+                                                       {"explain", "1.1.1.1", "--protocol=icmp", "--port=53"},
+                                                       {"explain", "1.1.1.1", "--protocol=udp", "--port=0"},
+                                                       {"explain", "1.1.1.1", "--protocol=udp", "--port=65536"},
                                                        {"explain", "1.1.1.1", "--mark=x"},
                                                        {"explain", "1.1.1.1", "--uid=-1"}}) {
     EXPECT_EQ(Refused(words).code, ExitCode::kUsage) << ::testing::PrintToString(words);

@@ -15,12 +15,16 @@ bool Matches(const Rule& rule, const RouteQuery& query) {
   const auto takes = [](const std::optional<Prefix>& prefix, const std::optional<IpAddress>& ip) {
     return !prefix || prefix->length() == 0 || (ip && prefix->Contains(*ip));
   };
+  const auto takes_port = [](const std::optional<PortRange>& ports, std::uint16_t port) {
+    return !ports || (ports->first <= port && port <= ports->last);
+  };
   const std::string_view input = query.input_device.empty() ? kLoopback : std::string_view(query.input_device);
   const bool matches = takes(rule.source, query.source) && takes(rule.destination, query.destination) &&
                        (query.mark & rule.mark_mask) == rule.mark &&
                        (rule.input_device.empty() || rule.input_device == input) && rule.output_device.empty() &&
-                       rule.ip_protocol == 0 && !rule.source_ports && !rule.destination_ports && rule.tos == 0 &&
-                       !rule.l3mdev &&
+                       (rule.ip_protocol == 0 || rule.ip_protocol == query.protocol) &&
+                       takes_port(rule.source_ports, query.source_port) &&
+                       takes_port(rule.destination_ports, query.destination_port) && rule.tos == 0 && !rule.l3mdev &&
                        (!rule.uids || (rule.uids->first <= query.uid && query.uid <= rule.uids->second));
   return matches != rule.invert;
 }

@@ -95,6 +95,25 @@ TEST_F(ExplainTest, ExplainsRefusalsUsersAndPacketsOfOthers) {
     EXPECT_EQ(told.walk.rule->priority, 100U);
     EXPECT_EQ(told.kernel.refusal, EACCES);
 
+    // A rule for one kind of packet says nothing about others.
+    Rule web;
+    web.priority = 90;
+    web.ip_protocol = 6;
+    web.destination_ports = PortRange{443, 444};
+    web.action = RuleAction::kProhibit;
+    Must(socket.Request(RuleMessage(RTM_NEWRULE, web)));
+    for (const auto& [protocol, port, is_taken] :
+         {std::tuple{0, 0, false}, std::tuple{6, 443, true}, std::tuple{6, 444, true}, std::tuple{6, 80, false},
+          std::tuple{17, 443, false}, std::tuple{47, 0, false}}) {
+      query = To("8.8.8.8");
+      query.protocol = static_cast<std::uint8_t>(protocol);
+      query.destination_port = static_cast<std::uint16_t>(port);
+      told = Explained(socket, query);
+      EXPECT_TRUE(told.agrees) << protocol << " " << port;
+      EXPECT_EQ(told.walk.rule->priority == 90, is_taken) << protocol << " " << port;
+      EXPECT_EQ(told.kernel.refusal, is_taken ? EACCES : 0) << protocol << " " << port;
+    }
+
     // What comes in by eth0 for elsewhere goes into the tunnel too.
     Must(WriteSysctl("net/ipv4/conf/all/forwarding", "1"));
     query = To("8.8.8.8");

@@ -1,6 +1,7 @@
 #include "routing/verify.h"
 
 #include <linux/rtnetlink.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -74,6 +75,16 @@ Result<RouteAnswer> AskRoute(NetlinkSocket& socket, const RouteQuery& query) {
   }
   if (query.mark != 0) message.PutU32(RTA_MARK, query.mark);
   if (query.uid != 0) message.PutU32(RTA_UID, query.uid);
+  // The kernel takes no others here.
+  if (query.protocol == IPPROTO_TCP || query.protocol == IPPROTO_UDP) {
+    const auto put_port = [&](int attribute, std::uint16_t port) {
+      const std::uint8_t bytes[2] = {static_cast<std::uint8_t>(port >> 8), static_cast<std::uint8_t>(port)};
+      if (port != 0) message.Put(attribute, bytes);
+    };
+    message.PutU8(RTA_IP_PROTO, query.protocol);
+    put_port(RTA_SPORT, query.source_port);
+    put_port(RTA_DPORT, query.destination_port);
+  }
 
   RouteAnswer answer;
   std::uint32_t index = 0;

@@ -27,6 +27,9 @@ struct RouteQuery {
   std::uint32_t uid = 0;
   std::string input_device;
   std::optional<IpAddress> source;
+  std::uint8_t protocol = 0;  // of IP; 0: any, and rules that ask for one do not match
+  std::uint16_t source_port = 0;
+  std::uint16_t destination_port = 0;
   friend bool operator==(const RouteQuery&, const RouteQuery&) = default;
 };
 
