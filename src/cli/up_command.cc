@@ -117,6 +117,7 @@ class TunnelRun {
   void EndOldFlows(const RoutingConfig& config);
   // Without a monitor's event, only whether the table is there. What was mended: "table inet adit-wg0, removed".
   std::optional<std::string> LookAfterFirewall(bool thoroughly = false);
+  ConfFile WithLinkStateNow(ConfFile conf) const;
   void FollowRoaming();
   void FollowEndpoints();
   void FollowPaths();
@@ -799,6 +800,18 @@ Status TunnelRun::Reload() {
   return {};
 }
 
+// What cannot be read stays as the file has it.
+ConfFile TunnelRun::WithLinkStateNow(ConfFile conf) const {
+  const auto snapshot = SnapshotNow();
+  const Link* const link = snapshot ? snapshot->FindLink(name_) : nullptr;
+  if (link == nullptr) return conf;
+  std::vector<InterfaceAddress> addresses;
+  for (const LinkAddress& one : snapshot->addresses) {
+    if (one.device == name_) addresses.push_back(one.address);
+  }
+  return WithLinkState(std::move(conf), addresses, link->mtu);
+}
+
 Status TunnelRun::TakeDown() {
   facts_.state = "stopping";
   Status result;
@@ -815,7 +828,7 @@ Status TunnelRun::TakeDown() {
     DeviceStatus device = engine_->GetDevice();
     // A mark that the rules needed is not the file's.
     if (!conf_.interface.fwmark) device.fwmark = 0;
-    note(SaveConf(WithDeviceStatus(conf_, device), file_));
+    note(SaveConf(WithLinkStateNow(WithDeviceStatus(conf_, device)), file_));
   }
   mtu_.reset();
   keeper_.reset();

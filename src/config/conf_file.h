@@ -123,6 +123,11 @@ DeviceUpdate ToDeviceUpdate(const ConfFile& conf, std::span<const std::optional<
 // saves. Peers keep their names. With an empty `conf` it is what `wg showconf` shows.
 ConfFile WithDeviceStatus(ConfFile conf, const DeviceStatus& status);
 
+// With what the link has by now: addresses that were added to it, behind the file's own (which come back whenever
+// somebody removes them; IPv6's own link-local ones are none), and its MTU if the file names one. As wg-quick saves
+// them.
+ConfFile WithLinkState(ConfFile conf, std::span<const InterfaceAddress> addresses, unsigned mtu);
+
 // The text of a .conf that ParseConf reads back as the same.
 SecretText WriteConf(const ConfFile& conf);
 

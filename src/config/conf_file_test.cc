@@ -397,6 +397,19 @@ const std::string& FullText() {
   return text;
 }
 
+TEST(WithLinkState, AddsWhatTheLinkHasBesidesAndTakesItsMtuForOneOfTheFile) {
+  ConfFile conf = *ParseConf(FullText(), "t.conf");
+  const auto address = [](const char* ip, unsigned length) { return InterfaceAddress{*IpAddress::Parse(ip), length}; };
+  const std::vector<InterfaceAddress> own = conf.interface.addresses;
+  const std::vector<InterfaceAddress> link{address("10.0.0.77", 32), own[0], address("fe80::1", 64)};
+  const ConfFile with = WithLinkState(conf, link, 1300);
+  EXPECT_EQ(with.interface.addresses, (std::vector<InterfaceAddress>{own[0], own[1], address("10.0.0.77", 32)}));
+  EXPECT_EQ(with.interface.mtu, 1300u);
+  conf.interface.mtu.reset();
+  EXPECT_EQ(WithLinkState(conf, {}, 1300).interface.mtu, std::nullopt);
+  EXPECT_EQ(WithLinkState(conf, {}, 1300).interface.addresses, own);
+}
+
 TEST(WriteConf, WritesWhatParseConfReadsAsTheSame) {
   EXPECT_EQ(std::string_view(WriteConf(Read(FullText()))), FullText());
 }

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <iterator>
 #include <map>
 #include <utility>
@@ -116,6 +117,16 @@ ConfFile WithDeviceStatus(ConfFile conf, const DeviceStatus& status) {
     if (from.endpoint) peer.endpoint = ToConfEndpoint(*from.endpoint);
     if (from.persistent_keepalive_seconds != 0) peer.persistent_keepalive_seconds = from.persistent_keepalive_seconds;
   }
+  return conf;
+}
+
+ConfFile WithLinkState(ConfFile conf, std::span<const InterfaceAddress> addresses, unsigned mtu) {
+  std::vector<InterfaceAddress>& known = conf.interface.addresses;
+  for (const InterfaceAddress& address : addresses) {
+    const bool is_known = std::ranges::any_of(known, [&](const InterfaceAddress& one) { return one.ip == address.ip; });
+    if (!is_known && !address.ip.is_v6_link_local()) known.push_back(address);
+  }
+  if (conf.interface.mtu && mtu != 0) conf.interface.mtu = mtu;
   return conf;
 }
 

@@ -155,6 +155,41 @@ check "without CAP_NET_ADMIN: exit code 4" equal 4 "$code"
 check "... and the line says so" grep -q CAP_NET_ADMIN "$tmp/cap.out"
 check "... nothing changed" equal "$before" "$(state)"
 
+# SaveConfig: what the device and its link have when it goes down.
+saved=$tmp/saved0.conf
+cat >"$saved" <<CONF
+# lost by wg-quick too
+[Interface]
+PrivateKey = $(cat "$tmp/client.key")
+Address = 10.9.0.2/24
+DNS = 10.9.0.1
+MTU = 1400
+SaveConfig = true
+PostUp = echo %i up >>$tmp/hooks
+[Peer]
+PublicKey = $(cat "$tmp/server.pub")
+AllowedIPs = 10.9.0.1/32
+Endpoint = 203.0.113.10:51820
+CONF
+chmod 600 "$saved"
+n client env ADIT_DNS=off "$adit" up "$saved"
+n client ip address add 10.9.7.7/32 dev saved0
+n client wg set saved0 peer "$bad_peer" allowed-ips 10.77.0.0/16 persistent-keepalive 25
+a down saved0
+for line in "Address = 10.9.0.2/24" "Address = 10.9.7.7/32" "DNS = 10.9.0.1" "MTU = 1400" "SaveConfig = true" \
+  "PostUp = echo %i up >>$tmp/hooks" "PublicKey = $(cat "$tmp/server.pub")" "PublicKey = $bad_peer" \
+  "AllowedIPs = 10.77.0.0/16" "PersistentKeepalive = 25" "Endpoint = 203.0.113.10:51820"; do
+  check "SaveConfig saved \"${line:0:40}\"" grep -qxF "$line" "$saved"
+done
+check "... for its owner only" equal 600 "$(stat -c %a "$saved")"
+check "... and it can be read again" a check "$saved"
+sed -i 's/^SaveConfig.*//' "$saved"
+before_save=$(cat "$saved")
+n client env ADIT_DNS=off "$adit" up "$saved"
+n client ip address add 10.9.7.8/32 dev saved0
+a down saved0
+check "without SaveConfig the file stays" equal "$before_save" "$(cat "$saved")"
+
 # Without AVX-512: no cipher of ours that needs it, and libcrypto, whose choice is made before main(), sees none either.
 plain=$tmp/plain0.conf
 printf '[Interface]\nPrivateKey = %s\nAddress = 10.9.0.2/24\n' "$(cat "$tmp/client.key")" >"$plain"
