@@ -323,7 +323,7 @@ Status Firewall::Update(const FirewallConfig& config) {
       std::ranges::move(nft::ChangeElements(table.name, *before, set), std::back_inserter(messages));
   }
   if (wanted.forwards != config_.forwards && table.FindChain("forwards") != nullptr) {
-    for (const char* name : {"forwards", "hairpin"}) {
+    for (const char* name : {"forwards", "hairpin4", "hairpin6"}) {
       std::ranges::move(nft::ReplaceRules(table.name, *table.FindChain(name)), std::back_inserter(messages));
     }
   }

@@ -151,9 +151,12 @@ class Builder {
     nft::Chain chain = Base("incoming", Hook::kPrerouting, kBeforeRaw);
     const nft::Statement not_from_tunnel = InputName{config_.interface_name, false};
     if (HasForwards()) {
-      Add(MakeHairpinChain(config_));
-      chain.rules.push_back({not_from_tunnel, AddressIn{false, true, "self4", true},
-                             AddressIn{false, false, "lan4", true}, Jump{"hairpin"}});
+      for (const bool is_v6 : {false, true}) {
+        nft::Chain hairpin = MakeHairpinChain(config_, is_v6);
+        chain.rules.push_back({not_from_tunnel, AddressIn{is_v6, true, is_v6 ? "self6" : "self4", true},
+                               AddressIn{is_v6, false, is_v6 ? "lan6" : "lan4", true}, Jump{hairpin.name}});
+        Add(std::move(hairpin));
+      }
     }
     for (const bool is_v6 : {false, true}) {
       chain.rules.push_back({not_from_tunnel, AddressIn{is_v6, true, is_v6 ? "self6" : "self4", true}, SourceNotLocal{},
@@ -307,8 +310,10 @@ class Builder {
     }
     // A neighbour that came by the tunnel's address gets its answers through us, as it expects.
     if (HasForwards()) {
-      leaving.rules.push_back({OutputName{device, false}, AddressIn{false, false, "lan4", true},
-                               WasAddressedTo{"self4"}, WasTranslated{}, Masquerade{}});
+      for (const bool is_v6 : {false, true}) {
+        leaving.rules.push_back({OutputName{device, false}, AddressIn{is_v6, false, is_v6 ? "lan6" : "lan4", true},
+                                 WasAddressedTo{is_v6, is_v6 ? "self6" : "self4"}, WasTranslated{}, Masquerade{}});
+      }
     }
     Add(std::move(leaving));
   }
@@ -390,10 +395,10 @@ nft::Chain MakeForwardsChain(const FirewallConfig& config) {
   return chain;
 }
 
-nft::Chain MakeHairpinChain(const FirewallConfig& config) {
-  nft::Chain chain{.name = "hairpin", .base = {}, .rules = {}};
+nft::Chain MakeHairpinChain(const FirewallConfig& config, bool is_v6) {
+  nft::Chain chain{.name = is_v6 ? "hairpin6" : "hairpin4", .base = {}, .rules = {}};
   for (const PortForward& forward : config.forwards) {
-    if (forward.target.is_v6()) continue;
+    if (forward.target.is_v6() != is_v6) continue;
     const std::uint8_t protocol = forward.protocol == PortForward::Protocol::kTcp ? IPPROTO_TCP : IPPROTO_UDP;
     chain.rules.push_back(
         {Port{.protocol = protocol, .is_destination = true, .first = forward.first_port, .last = forward.last_port},

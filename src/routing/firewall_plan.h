@@ -69,6 +69,6 @@ std::string FirewallTableName(const std::string& interface_name);
 nft::Table MakeFirewallTable(const FirewallConfig& config);
 // The chain of the port forwardings alone, and the one that lets the LAN use them.
 nft::Chain MakeForwardsChain(const FirewallConfig& config);
-nft::Chain MakeHairpinChain(const FirewallConfig& config);
+nft::Chain MakeHairpinChain(const FirewallConfig& config, bool is_v6);
 
 }  // namespace adit

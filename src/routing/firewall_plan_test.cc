@@ -312,10 +312,13 @@ TEST(FirewallTable, KeepsForwardsInAChainOfTheirOwn) {
   };
   EXPECT_THAT(rules("forwards"),
               ElementsAre("tcp dport 8080 dnat ip to 192.168.1.5:80", "udp dport 5000-5010 dnat ip6 to fd01::5"));
-  EXPECT_THAT(rules("hairpin"), ElementsAre("tcp dport 8080 accept"));
+  EXPECT_THAT(rules("hairpin4"), ElementsAre("tcp dport 8080 accept"));
+  EXPECT_THAT(rules("hairpin6"), ElementsAre("udp dport 5000-5010 accept"));
   EXPECT_THAT(rules("nat_in"), ElementsAre("ip daddr @self4 jump forwards", "ip6 daddr @self6 jump forwards"));
   EXPECT_THAT(rules("nat_out"), testing::Contains(HasSubstr("ct original ip daddr @self4 ct status dnat masquerade")));
-  EXPECT_THAT(rules("incoming").front(), "iifname != \"wg0\" ip daddr @self4 ip saddr @lan4 jump hairpin");
+  EXPECT_THAT(rules("nat_out"), testing::Contains(HasSubstr("ct original ip6 daddr @self6 ct status dnat masquerade")));
+  EXPECT_THAT(rules("incoming")[0], "iifname != \"wg0\" ip daddr @self4 ip saddr @lan4 jump hairpin4");
+  EXPECT_THAT(rules("incoming")[1], "iifname != \"wg0\" ip6 daddr @self6 ip6 saddr @lan6 jump hairpin6");
 }
 
 // ---- what becomes of packets: the probes of the research, without a kernel

@@ -53,7 +53,9 @@ struct Printer {
   }
   std::string operator()(const HopLimit255&) const { return "ip6 hoplimit 255"; }
   std::string operator()(const SourceNotLocal&) const { return "fib saddr type != local"; }
-  std::string operator()(const WasAddressedTo& s) const { return fmt::format("ct original ip daddr @{}", s.set); }
+  std::string operator()(const WasAddressedTo& s) const {
+    return fmt::format("ct original {} daddr @{}", s.is_v6 ? "ip6" : "ip", s.set);
+  }
   std::string operator()(const WasTranslated&) const { return "ct status dnat"; }
   std::string operator()(const Count& s) const { return fmt::format("counter name \"{}\"", s.counter); }
   // As nft shows "& ~mask | value": bits that are set anyway need not be cleared.

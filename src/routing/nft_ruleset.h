@@ -56,7 +56,8 @@ struct Icmp6Type {
 struct HopLimit255 {};     // IPv6: sent by a neighbour, not forwarded (RFC 4861, 7.1)
 struct SourceNotLocal {};  // fib: the source is no address of this machine
 struct WasAddressedTo {    // conntrack: before translation
-  std::string set;         // of IPv4 addresses
+  bool is_v6 = false;
+  std::string set;  // of addresses of that family
 };
 struct WasTranslated {};  // ct status dnat
 

@@ -6,6 +6,7 @@
 #include <linux/netlink.h>
 #include <netlink/attr.h>
 #include <netlink/msg.h>
+#include <netlink/netlink.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 
@@ -13,6 +14,7 @@
 #include <cstring>
 #include <functional>
 
+#include "base/check.h"
 #include "base/endian.h"
 #include "routing/netlink.h"
 
@@ -22,6 +24,7 @@ namespace {
 constexpr timeval kReceiveTimeout{.tv_sec = 5, .tv_usec = 0};
 constexpr int kReceiveBufferBytes = 4 << 20;
 constexpr int kLeastSendBufferBytes = 1 << 20;
+constexpr int kReadAttempts = 20;
 
 int CodeOf(const nlmsghdr* message) { return -static_cast<const nlmsgerr*>(nlmsg_data(message))->error; }
 
@@ -52,35 +55,35 @@ std::string RemarkOn(const nft::Message& request, const nlmsghdr* answer) {
 }  // namespace
 
 Result<NftSocket> NftSocket::Open() {
-  Fd fd(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER));
-  if (!fd) return FailErrno(errno, "cannot reach nftables: {}", Explain(errno));
-  sockaddr_nl own{};
-  own.nl_family = AF_NETLINK;
-  socklen_t size = sizeof own;
-  if (bind(fd.get(), reinterpret_cast<const sockaddr*>(&own), sizeof own) != 0 ||
-      getsockname(fd.get(), reinterpret_cast<sockaddr*>(&own), &size) != 0 ||
-      setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &kReceiveTimeout, sizeof kReceiveTimeout) != 0) {
+  std::unique_ptr<nl_sock, Free> socket(nl_socket_alloc());
+  CHECK(socket != nullptr);
+  errno = 0;
+  if (nl_connect(socket.get(), NETLINK_NETFILTER) < 0) {
+    return FailErrno(errno, "cannot reach nftables: {}", Explain(errno));
+  }
+  const int fd = nl_socket_get_fd(socket.get());
+  if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &kReceiveTimeout, sizeof kReceiveTimeout) != 0) {
     return FailErrno(errno, "cannot reach nftables: {}", strerror(errno));
   }
   // Kernels before 4.12 lack these; their errors are terser.
   const int on = 1;
-  setsockopt(fd.get(), SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof on);
-  setsockopt(fd.get(), SOL_NETLINK, NETLINK_CAP_ACK, &on, sizeof on);
+  setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &on, sizeof on);
+  setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &on, sizeof on);
   // A batch of many elements must fit; without the right to go beyond the limit the kernel's default has to do.
-  setsockopt(fd.get(), SOL_SOCKET, SO_RCVBUFFORCE, &kReceiveBufferBytes, sizeof kReceiveBufferBytes);
-  setsockopt(fd.get(), SOL_SOCKET, SO_SNDBUFFORCE, &kLeastSendBufferBytes, sizeof kLeastSendBufferBytes);
-  return NftSocket(std::move(fd), own.nl_pid);
+  setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &kReceiveBufferBytes, sizeof kReceiveBufferBytes);
+  setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &kLeastSendBufferBytes, sizeof kLeastSendBufferBytes);
+  return NftSocket(std::move(socket));
 }
 
 Status NftSocket::Send(std::span<const std::uint8_t> wire) {
   if (wire.size() > kLeastSendBufferBytes / 2) {
     const int wanted = static_cast<int>(wire.size() * 2);
-    setsockopt(fd_.get(), SOL_SOCKET, SO_SNDBUFFORCE, &wanted, sizeof wanted);
+    setsockopt(fd(), SOL_SOCKET, SO_SNDBUFFORCE, &wanted, sizeof wanted);
   }
   sockaddr_nl kernel{};
   kernel.nl_family = AF_NETLINK;
   const ssize_t sent =
-      sendto(fd_.get(), wire.data(), wire.size(), 0, reinterpret_cast<const sockaddr*>(&kernel), sizeof kernel);
+      sendto(fd(), wire.data(), wire.size(), 0, reinterpret_cast<const sockaddr*>(&kernel), sizeof kernel);
   if (sent < 0) return FailErrno(errno, "cannot send to nftables: {}", strerror(errno));
   return {};
 }
@@ -88,7 +91,7 @@ Status NftSocket::Send(std::span<const std::uint8_t> wire) {
 Status NftSocket::Receive(const std::function<bool(const nlmsghdr*)>& read) {
   alignas(nlmsghdr) std::uint8_t buffer[64 << 10];
   for (;;) {
-    const ssize_t size = recv(fd_.get(), buffer, sizeof buffer, 0);
+    const ssize_t size = recv(fd(), buffer, sizeof buffer, 0);
     if (size < 0 && errno == EINTR) continue;
     if (size <= 0) return FailErrno(size == 0 ? EIO : errno, "no answer from nftables: {}", strerror(errno));
     int left = static_cast<int>(size);
@@ -121,7 +124,7 @@ Status NftSocket::Commit(std::span<const nft::Message> messages) {
   if (!received) return received;
   // Answers to what came behind the error, so that the next call does not read them.
   std::uint8_t rest[512];
-  while (recv(fd_.get(), rest, sizeof rest, MSG_DONTWAIT) >= 0) {
+  while (recv(fd(), rest, sizeof rest, MSG_DONTWAIT) >= 0) {
   }
   return outcome;
 }
@@ -152,11 +155,15 @@ Status NftSocket::Dump(const nft::Message& request, const std::function<void(con
   int code = 0;
   Status received = Receive([&](const nlmsghdr* message) {
     if (message->nlmsg_seq != sequence) return false;
-    if (message->nlmsg_type == NLMSG_DONE) return true;
+    if (message->nlmsg_type == NLMSG_DONE) {
+      is_interrupted_ |= (message->nlmsg_flags & NLM_F_DUMP_INTR) != 0;
+      return true;
+    }
     if (message->nlmsg_type == NLMSG_ERROR) {
       code = CodeOf(message);
       return true;
     }
+    is_interrupted_ |= (message->nlmsg_flags & NLM_F_DUMP_INTR) != 0;
     read(message);
     return false;
   });
@@ -183,6 +190,16 @@ Result<std::map<std::string, FirewallCount>> NftSocket::Counters(const std::stri
 
 Result<std::optional<NftSocket::Contents>> NftSocket::ReadContents(const std::string& table,
                                                                    std::span<const std::string> sets) {
+  // Somebody's transaction in the midst of it makes a mixture of before and after.
+  for (int attempt = 1;; ++attempt) {
+    is_interrupted_ = false;
+    auto contents = ReadContentsOnce(table, sets);
+    if (!is_interrupted_ || attempt == kReadAttempts) return contents;
+  }
+}
+
+Result<std::optional<NftSocket::Contents>> NftSocket::ReadContentsOnce(const std::string& table,
+                                                                       std::span<const std::string> sets) {
   constexpr std::uint32_t kDormant = 1;  // NFT_TABLE_F_DORMANT
   const auto flags = TableFlags(table);
   if (!flags) return std::unexpected(flags.error());

@@ -2,14 +2,16 @@
 // long as the table is to be owned.
 #pragma once
 
+#include <netlink/socket.h>
+
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 
-#include "base/fd.h"
 #include "base/result.h"
 #include "routing/nft_wire.h"
 
@@ -30,7 +32,7 @@ class NftSocket {
   static Result<NftSocket> Open();
 
   // By which the kernel's events name who made a change.
-  std::uint32_t port_id() const { return port_id_; }
+  std::uint32_t port_id() const { return nl_socket_get_local_port(socket_.get()); }
 
   // All of the messages or none of them. The Error names the message that the kernel refused, with
   // what the kernel remarked on it (NETLINK_EXT_ACK).
@@ -48,16 +50,21 @@ class NftSocket {
   Result<std::optional<Contents>> ReadContents(const std::string& table, std::span<const std::string> sets);
 
  private:
-  NftSocket(Fd fd, std::uint32_t port_id) : fd_(std::move(fd)), port_id_(port_id) {}
+  struct Free {
+    void operator()(nl_sock* socket) const { nl_socket_free(socket); }
+  };
+  explicit NftSocket(std::unique_ptr<nl_sock, Free> socket) : socket_(std::move(socket)) {}
+  int fd() const { return nl_socket_get_fd(socket_.get()); }
+  Result<std::optional<Contents>> ReadContentsOnce(const std::string& table, std::span<const std::string> sets);
   Status Send(std::span<const std::uint8_t> wire);
   // One request with any number of answers. Error.code is what the kernel said.
   Status Dump(const nft::Message& request, const std::function<void(const nlmsghdr*)>& read);
   // Reads what the kernel has answered already (it does so while we send), until `read` says that it has all.
   Status Receive(const std::function<bool(const nlmsghdr*)>& read);
 
-  Fd fd_;
-  std::uint32_t port_id_;
+  std::unique_ptr<nl_sock, Free> socket_;
   std::uint32_t sequence_ = 1;
+  bool is_interrupted_ = false;  // the last dump
 };
 
 }  // namespace adit

@@ -153,7 +153,7 @@ class Expressions {
   }
   void operator()(const WasAddressedTo& s) {
     Expression("ct", [&] {
-      out_.PutU32(NFTA_CT_KEY, NFT_CT_DST_IP);
+      out_.PutU32(NFTA_CT_KEY, s.is_v6 ? NFT_CT_DST_IP6 : NFT_CT_DST_IP);
       out_.PutU32(NFTA_CT_DREG, 1);
       out_.PutU8(NFTA_CT_DIRECTION, 0);
     });

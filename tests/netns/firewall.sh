@@ -58,6 +58,13 @@ check "the kernel has what check printed" equal "$planned" \
 explain() { a explain "$@"; }
 check "explain: the firewall refuses what would go beside the tunnel, and by which rule" \
   bash -c '[[ $1 == *"by eth0, but the firewall of wg0 refuses them"*"adit-wg0, chain out_deny"*"killed_out"* ]]' _ "$(explain 203.0.113.1 --mark=0x1000)"
+check "explain: ... but not the engine's own: its mark, its protocol, its port" \
+  bash -c '[[ $1 == *"by UDP port 51820"*"by eth0"*"adit-wg0 lets it pass"* ]]' _ "$(explain 203.0.113.10 --mark=0x1000 --protocol=udp --port=51820)"
+check "explain: ... and no other port of the endpoint's" \
+  bash -c '[[ $1 == *"chain out_deny"*"killed_out"* ]]' _ "$(explain 203.0.113.10 --mark=0x1000 --protocol=tcp --port=443)"
+check "explain: the LAN's resolver, which the DNS guard closes" \
+  bash -c '[[ $1 == *"the firewall of wg0 refuses them"*"dns"* ]]' _ "$(explain 192.168.1.1 --protocol=udp --port=53)"
+check "explain: ... and another port of that host's" bash -c '[[ $1 == *"adit-wg0 lets it pass"* ]]' _ "$(explain 192.168.1.1 --protocol=udp --port=54)"
 check "explain: what goes into the tunnel passes" bash -c '[[ $1 == *"into the tunnel wg0"*"adit-wg0 lets it pass"* ]]' _ "$(explain 8.8.8.8)"
 check "explain: what comes in and would go on beside the tunnel is refused too" \
   bash -c '[[ $1 == *"by eth0"*"adit-wg0, chain forward_deny"*"killed_forward"* ]]' _ "$(explain 203.0.113.1 --mark=0x1000 --iif=eth0)"
@@ -282,13 +289,37 @@ ipb l <<<"route add 10.9.0.0/24 via 192.168.1.2"
 ipb e <<<"route add 10.9.0.2 via 192.168.1.2"
 set_sysctl c net.ipv4.ip_forward=0
 snapshot c
-client_conf "Gateway = yes" "KillSwitch = up" "Forward = udp 7777 to 192.168.1.77:7" "Forward = tcp 8000-8010 to 192.168.1.77"
+forwards="Forward = tcp 8000-8010 to 192.168.1.77
+Forward = udp 7777 to [fd00:1::77]:7"
+gateway_conf() { client_conf "Gateway = yes" "KillSwitch = up" "$forwards" "$@"; }
+in_host l ip -6 route add fd09::/64 via fd00:1::2
+in_host e ip -6 route add fd09::2 via fd00:1::2
+service l 8005
+gateway_conf "Forward = udp 7777 to 192.168.1.77:7"
 check "a gateway comes up" adit_up
 check "it forwards" equal 1 "$(in_host c sysctl -n net.ipv4.ip_forward)"
 check "a host of the LAN goes through the tunnel, masqueraded" sees l udp 8.8.8.8 10.9.0.2
-check "a forwarded port reaches it from the tunnel" bash -c '[[ $1 == "answer 10.9.0.1 "* ]]' _ "$(ask_port s udp 10.9.0.2 7777)"
-check "... and from a neighbour that uses the tunnel's address" bash -c '[[ $1 == "answer 192.168.1.2 "* ]]' _ "$(ask_port e udp 10.9.0.2 7777)"
+port_sees() { [[ $(ask_port "$1" "$2" "$3" "$4") == "answer $5 "* ]]; }
+check "a forwarded port reaches it from the tunnel" port_sees s udp 10.9.0.2 7777 10.9.0.1
+check "... by IPv6" port_sees s udp fd09::2 7777 fd09::1
+check "... one of a range, by TCP" port_sees s tcp 10.9.0.2 8005 10.9.0.1
+check "... and from a neighbour that uses the tunnel's address" port_sees e udp 10.9.0.2 7777 192.168.1.2
+check "... by IPv6" port_sees e udp fd09::2 7777 fd00:1::2
 check "another port of the tunnel's address stays closed to neighbours" gets e udp 10.9.0.2 silence --wait 200
+check "... by IPv6" gets e udp fd09::2 silence --wait 200
+# The list of forwardings changes while it runs, alone.
+count_of() { a status wg0 --json | jq ".firewall.packets.$1"; }
+passed=$(count_of gateway_in)
+others() { in_host c nft -s list table inet adit-wg0 | sed '/chain forwards {/,/}/d; /chain hairpin[46] {/,/}/d'; }
+rest=$(others)
+gateway_conf "Forward = udp 7778 to 192.168.1.77:7"
+check "reload with another forwarding" a reload wg0
+check "the new one carries" port_sees s udp 10.9.0.2 7778 10.9.0.1
+check "... also for a neighbour" port_sees e udp 10.9.0.2 7778 192.168.1.2
+check "the old one does not" fails port_sees s udp 10.9.0.2 7777 10.9.0.1
+check "one that stayed does" port_sees s tcp 10.9.0.2 8005 10.9.0.1
+check "all other chains are as they were" equal "$rest" "$(others)"
+check "... the counts too" test "$(count_of gateway_in)" -gt "$passed"
 check "what passed is counted" bash -c 'jq -e ".firewall.packets | .gateway_in > 0 and .gateway_out > 0" <<<"$1"' _ "$(a status wg0 --json)"
 check "down" adit_down
 check "everything is as before, also the sysctls" unchanged c
