@@ -33,6 +33,24 @@ void Drop(sd_bus* bus) {
   sd_bus_unref(bus);
 }
 
+// Each of one in the other: what was said twice is kept once.
+template <class T>
+bool HasSame(const std::vector<T>& a, const std::vector<T>& b) {
+  const auto holds = [](const std::vector<T>& all, const std::vector<T>& some) {
+    return std::ranges::all_of(some, [&](const T& one) { return std::ranges::find(all, one) != all.end(); });
+  };
+  return holds(a, b) && holds(b, a);
+}
+
+// A name as it may come back: without its last dot, and whatever the letters' case.
+std::string Normal(std::string name) {
+  if (name.size() > 1 && name.ends_with('.')) name.pop_back();
+  for (char& letter : name) {
+    if (letter >= 'A' && letter <= 'Z') letter = static_cast<char>(letter - 'A' + 'a');
+  }
+  return name;
+}
+
 }  // namespace
 
 bool ResolvedAnswers() {
@@ -236,7 +254,7 @@ int ResolvedDns::OnServers(sd_bus_message* reply, void* self_pointer, void*) {
     }
     sd_bus_message_exit_container(reply);
   }
-  self->OnSeen(servers == self->settings_.servers);
+  self->OnSeen(HasSame(servers, self->settings_.servers));
   return 1;
 }
 
@@ -251,10 +269,11 @@ int ResolvedDns::OnDomains(sd_bus_message* reply, void* self_pointer, void*) {
   int link = 0, is_routing_only = 0;
   const char* name = nullptr;
   while (sd_bus_message_read(reply, "(isb)", &link, &name, &is_routing_only) > 0) {
-    if (link == self->interface_index_) domains.push_back({name, is_routing_only != 0});
+    if (link == self->interface_index_) domains.push_back({Normal(name), is_routing_only != 0});
   }
-  const auto wanted = ToResolvedLink(self->settings_).domains;
-  self->OnSeen(std::ranges::is_permutation(domains, wanted));
+  std::vector<ResolvedLink::Domain> wanted = ToResolvedLink(self->settings_).domains;
+  for (ResolvedLink::Domain& domain : wanted) domain.name = Normal(domain.name);
+  self->OnSeen(HasSame(domains, wanted));
   return 1;
 }
 

@@ -169,6 +169,19 @@ TEST_F(Resolved, WhatOthersTakeBackIsToldAgainABoundedNumberOfTimes) {
   EXPECT_TRUE(is_told(kMaxRepairs + 1));
 }
 
+// It keeps each server once, and names without their last dot.
+TEST_F(Resolved, WhatComesBackInOtherWordsIsNoHarm) {
+  FakeResolve1 service;
+  DnsSettings settings = Split();
+  settings.servers.push_back(settings.servers.front());
+  settings.search_domains = {"Corp.Example.", "b.example"};
+  ResolvedDns dns(settings, 7);
+  dns.Apply(Now());
+  ASSERT_TRUE(Settles(dns));
+  EXPECT_FALSE(Within(500ms, [&] { return service.calls().size() != 3; }, &dns));
+  EXPECT_EQ(dns.state().repairs, 0u);
+}
+
 TEST_F(Resolved, ARestartedBusIsFoundAgain) {
   auto service = std::make_unique<FakeResolve1>();
   ResolvedDns dns(Split(), 7);

@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <systemd/sd-bus.h>
 
+#include <algorithm>
 #include <atomic>
 #include <functional>
 #include <map>
@@ -127,7 +128,9 @@ class FakeResolve1 {
       if (size == (family == AF_INET6 ? 16u : 4u)) inet_ntop(family, bytes, name, sizeof name);
       text += std::string(" ") + name;
       const auto* const first = static_cast<const std::uint8_t*>(bytes);
-      servers.push_back({family, {first, first + size}});
+      Server server{family, {first, first + size}};
+      if (std::ranges::find(servers, server.address, &Server::address) == servers.end())
+        servers.push_back(std::move(server));
       sd_bus_message_exit_container(call);
     }
     static_cast<FakeResolve1*>(self)->servers_[index] = std::move(servers);
@@ -142,7 +145,9 @@ class FakeResolve1 {
     sd_bus_message_enter_container(call, 'a', "(sb)");
     while (sd_bus_message_read(call, "(sb)", &name, &is_routing_only) > 0) {
       text += std::string(is_routing_only ? " ~" : " ") + name;
-      domains.push_back({name, is_routing_only});
+      std::string normal = name;  // as the real one keeps it
+      if (normal.size() > 1 && normal.ends_with('.')) normal.pop_back();
+      domains.push_back({std::move(normal), is_routing_only});
     }
     static_cast<FakeResolve1*>(self)->domains_[index] = std::move(domains);
     return static_cast<FakeResolve1*>(self)->Note(call, text);

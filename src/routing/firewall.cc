@@ -229,9 +229,8 @@ Result<std::unique_ptr<Firewall>> Firewall::Up(const FirewallConfig& config, con
   firewall->table_ = MakeFirewallTable(firewall->config_);
   const auto flags = firewall->socket_.TableFlags(firewall->table_.name);
   firewall->is_owned_ = flags && *flags && (**flags & nft::kOwned) != 0 && (**flags & nft::kPersistent) != 0;
-  if (Status remembered = firewall->Remember(); !remembered) {
-    firewall->warnings_.push_back(
-        fmt::format("changes of the firewall by others go unnoticed: {}", remembered.error().message));
+  if (!firewall->Remember()) {
+    firewall->warnings_.push_back("the firewall cannot be read back: what others change in it goes unnoticed");
   }
   return firewall;
 }
@@ -256,18 +255,20 @@ Status Firewall::Replace() {
   nft::Table table = MakeFirewallTable(config_);
   if (Status committed = CommitTable(socket_, table); !committed) return committed;
   table_ = std::move(table);
-  return Remember();
+  Remember();
+  return {};
 }
 
 Status Firewall::Reapply() { return Replace(); }
 
-// Reads what was just made, so that it can be told from what others make of it.
-Status Firewall::Remember() {
-  if (is_owned_) return {};
-  auto contents = socket_.ReadContents(table_.name, SetNames());
-  if (!contents) return std::unexpected(contents.error());
-  contents_ = *contents;
-  return {};
+// Reads what was just made, so that it can be told from what others make of it. False if that is not possible: the
+// table stands all the same.
+bool Firewall::Remember() {
+  contents_.reset();
+  if (is_owned_) return true;
+  const auto contents = socket_.ReadContents(table_.name, SetNames());
+  if (contents) contents_ = *contents;
+  return contents_.has_value();
 }
 
 std::size_t Firewall::RuleCount() const {
@@ -333,7 +334,8 @@ Status Firewall::Update(const FirewallConfig& config) {
   if (Status committed = socket_.Commit(messages); !committed) return committed;
   config_ = std::move(wanted);
   table_ = std::move(table);
-  return *harm ? Status{} : Remember();
+  if (!*harm) Remember();
+  return {};
 }
 
 Status Firewall::StopBeingGateway() {

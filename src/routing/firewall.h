@@ -93,7 +93,7 @@ class Firewall {
   Firewall(FirewallConfig config, NftSocket socket, Journal journal)
       : config_(std::move(config)), socket_(std::move(socket)), journal_(std::move(journal)) {}
   Status Replace();
-  Status Remember();
+  bool Remember();
   std::size_t RuleCount() const;
   std::vector<std::string> SetNames() const;
   Status StopBeingGateway();
@@ -104,7 +104,7 @@ class Firewall {
   nft::Table table_;
   std::vector<Op> applied_;
   bool is_owned_ = false;
-  std::optional<NftSocket::Contents> contents_;  // as we made it; not read of a table that is owned
+  std::optional<NftSocket::Contents> contents_;  // as we made it; empty if owned, or if it could not be read
   std::vector<std::string> warnings_;
 };
 
