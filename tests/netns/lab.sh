@@ -27,7 +27,7 @@
 #
 #   01  endpoint inside the allowed IPs            loops.sh, modes.sh
 #   02  default route lost                         loops.sh, modes.sh  replayed: a kernel without rules
-#   03  mark stripped                              loops.sh
+#   03  mark stripped                              loops.sh (firewall, and the engine's guard without nftables)
 #   04  endpoint on the LAN                        loops.sh
 #   05  no leak while coming up                    firewall.sh
 #   06  LAN kept                                   lan.sh
@@ -51,12 +51,12 @@
 #   24  networkd deletes rules                     healing.sh          replayed: networkd's deletion
 #   25  routes flushed                             healing.sh
 #   26  a fight over a rule                        healing.sh
-#   27  nft flush ruleset                          firewall.sh
+#   27  nft flush ruleset                          firewall.sh, modes.sh (a table that cannot be owned)
 #   28  two VPNs, both orders                      neighbours.sh      replayed: Tailscale's, wg-quick's rules; a wg-quick started later wins
 #   29  two of ours                                neighbours.sh
 #   30  NetworkManager disconnects the device      healing.sh          replayed: NetworkManager's disconnecting
-#   31  kill -9 at every operation                 src/routing/*_test.cc, faults.sh (up, reload, down, with kill switch)
-#   32  error at every operation                   src/routing/*_test.cc, faults.sh (EPERM, EBUSY, EEXIST)
+#   31  kill -9 at every operation                 src/routing/*_test.cc, faults.sh (up, reload, down, with kill switch and DNS; cleanup, next start)
+#   32  error at every operation                   src/routing/*_test.cc, faults.sh (EPERM, EBUSY, EEXIST, each at each)
 #   33  sysctl changed by others                   healing.sh
 #   34  crash leaves the IPv6 guard                refusals.sh
 #   35  interface name taken                       refusals.sh
