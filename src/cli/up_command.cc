@@ -116,7 +116,7 @@ class TunnelRun {
   Status FollowFirewall(const RoutingConfig& config, const Plan& plan);
   void EndOldFlows(const RoutingConfig& config);
   // Without a monitor's event, only whether the table is there. What was mended: "table inet adit-wg0, removed".
-  std::optional<std::string> LookAfterFirewall(bool thoroughly = false);
+  std::optional<std::string> LookAfterFirewall(bool thoroughly = false, bool looks_at_lan = true);
   ConfFile WithLinkStateNow(ConfFile conf) const;
   void FollowRoaming();
   void FollowEndpoints();
@@ -407,7 +407,7 @@ void TunnelRun::EndOldFlows(const RoutingConfig& config) {
 }
 
 // Somebody's flush, an address of the LAN that came or went, an endpoint that roamed.
-std::optional<std::string> TunnelRun::LookAfterFirewall(bool thoroughly) {
+std::optional<std::string> TunnelRun::LookAfterFirewall(bool thoroughly, bool looks_at_lan) {
   if (!firewall_) return std::nullopt;
   auto repaired = RepairFirewall(*firewall_, thoroughly);
   if (!repaired) {
@@ -415,8 +415,10 @@ std::optional<std::string> TunnelRun::LookAfterFirewall(bool thoroughly) {
     return std::nullopt;
   }
   if (*repaired && !thoroughly) spdlog::warn("somebody harmed the firewall ({}); it is back", **repaired);
-  if (Status fresh = RefreshLan(*firewall_, Wanted()); !fresh) {
-    spdlog::error("the firewall does not follow the LAN: {}", fresh.error().message);
+  if (looks_at_lan) {
+    if (Status fresh = RefreshLan(*firewall_, Wanted()); !fresh) {
+      spdlog::error("the firewall does not follow the LAN: {}", fresh.error().message);
+    }
   }
   // What comes out of the tunnel is clamped to its MTU, which follows the network.
   if (routing_ && firewall_->config().mtu != routing_->plan().mtu) {
@@ -627,7 +629,8 @@ void TunnelRun::Serve() {
     const bool looks = firewall_ || routing_->plan().loop_avoidance != LoopAvoidance::kAuto || mtu_->WantsLooks();
     loop_.RunUntil([this] { return reload_is_wanted_; }, looks ? kLookInterval : Duration::max());
     if (!loop_.has_ended() && looks) FollowRoaming();
-    if (!loop_.has_ended()) LookAfterFirewall();
+    // The LAN is looked at when an event says so.
+    if (!loop_.has_ended()) LookAfterFirewall(/*thoroughly=*/false, /*looks_at_lan=*/false);
     if (!loop_.has_ended() && looks) mtu_->Look();
     if (!std::exchange(reload_is_wanted_, false) || loop_.has_ended()) continue;
     const Status reloaded = Reload();
