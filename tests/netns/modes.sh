@@ -162,20 +162,28 @@ check "up where a table cannot outlive its owner" chosen_on LD_PRELOAD="$preload
 ours() { in_host c nft -s list table inet adit-wg0 2>/dev/null || true; }
 as_made=$(ours)
 test_ours() { [[ $(ours) == "$as_made" ]]; }
-# undone_after WHAT…: what nft does is undone; sets $took, in ms from its end. nft's own start is in it, some 5 ms.
+# undone_after WHAT…: what nft does is undone; sets $took, in ms from its end. A question takes some 10 ms, on a machine that is
+# busy with other tests many more: eight of them are granted on top of what is allowed, as in healing.sh.
+now_ms() { echo $((${EPOCHREALTIME//[.,]/} / 1000)); }
+granted=0
 undone_after() {
-  local begin
+  local begin cost
   in_host c nft "$@" || return 1
-  begin=${EPOCHREALTIME//[.,]/}
-  until [[ $(ours) == "$as_made" ]]; do
-    ((${EPOCHREALTIME//[.,]/} - begin < 2000000)) || { echo "not in 2 s:"; diff <(echo "$as_made") <(ours); return 1; }
+  begin=$(now_ms)
+  until
+    cost=$(now_ms)
+    test_ours
+  do
+    cost=$(($(now_ms) - cost))
+    ((8 * cost <= granted)) || granted=$((8 * cost))
+    (($(now_ms) - begin < 2000)) || { echo "not in 2 s:"; diff <(echo "$as_made") <(ours); return 1; }
   done
-  took=$(((${EPOCHREALTIME//[.,]/} - begin) / 1000))
+  took=$(($(now_ms) - begin))
   echo "$took ms"
 }
 harm() {
   check "$1 is undone" undone_after "${@:2}"
-  check "... within 100 ms" test "$took" -le 100
+  check "... within 100 ms ($took, $granted granted)" test "$took" -le $((100 + granted))
 }
 a_handle() { in_host c nft -a list chain inet adit-wg0 out_deny | sed -n 's/.*killed_out.*# handle //p'; }
 # All of the machine's packets go beside the tunnel, if they may: only the firewall keeps them.
@@ -198,7 +206,7 @@ leaks_in_a_row() {
   packets "udp and dst host 8.8.8.8" | awk '{ split($1, t, ":"); s = (t[1] * 60 + t[2]) * 60 + t[3]
     if (NR == 1 || s - last > 0.006) begin = s; if (s - begin > most) most = s - begin; last = s } END { printf "%d", most * 1000 + 0.5 }'
 }
-check "each time nothing got out for longer than 100 ms" test "$(leaks_in_a_row)" -le 100
+check "each time nothing got out for longer than 100 ms ($granted granted)" test "$(leaks_in_a_row)" -le $((100 + granted))
 kill -STOP "$(adit_pid)"
 in_host c nft flush chain inet adit-wg0 out_deny
 sleep 0.3
