@@ -58,12 +58,12 @@ check "unauthenticated datagrams leave the endpoint alone" equal 192.0.2.3:51830
 check "... and the tunnel" ping_once
 
 # Two addresses at the server: the answer comes from the one that was written to.
-sent_by_server() { n server wg show wg0 transfer | cut -f3; }
-has_sent_more() { (($(sent_by_server) > $1)); }
-before=$(sent_by_server)
+heard_by_client() { n client wg show wg0 transfer | cut -f2; }
+has_heard_more() { (($(heard_by_client) > $1)); }
+before=$(heard_by_client)
 n server ip address add 192.0.2.4/24 dev to_client
 # It tells of the change from where the kernel sends, which moves the client's endpoint: before what follows, not after.
-check "a change of the server's own addresses is told to the client" wait_for 5 has_sent_more "$before"
+check "a change of the server's own addresses is told to the client" wait_for 5 has_heard_more "$before"
 n client wg set wg0 peer "$(cat "$tmp/server.pub")" endpoint 192.0.2.4:51821
 check "written to its second address, the server answers" ping_once
 check "... from that address: the client's endpoint stays" equal 192.0.2.4:51821 "$(endpoint client)"
